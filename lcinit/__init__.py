@@ -1,0 +1,3 @@
+"""lcinit: the /sbin/init of a container."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,1 @@
+"""What users write, turned into frozen, typed values; every problem found, with its place."""

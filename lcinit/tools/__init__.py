@@ -1,0 +1,1 @@
+"""Commands that live without PID 1: overlay, mount-idmapped, tolerant, image, demo."""
