@@ -1,0 +1,78 @@
+"""What the plan must know of the machine: filled in by `boot.probe`, by hand in tests. Facts only, no decisions."""
+
+from __future__ import annotations
+
+from lcinit.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Literal
+
+
+class Interface(Record):
+    """One network interface other than the loopback; `hardware` when a device of the machine stands behind it."""
+
+    name: str
+    hardware: bool
+
+
+class Cgroup(Record):
+    """The cgroup2 cgroup that PID 1 is in, seen from its cgroup namespace.
+
+    `alone`: no other process in it; `empty`: no child cgroups; `root`: the hierarchy's real root, which nobody may
+    own; `writable`: a child could be made or its owner changed.
+    """
+
+    path: str
+    alone: bool
+    empty: bool
+    root: bool
+    writable: bool
+
+
+class Console(Record):
+    """What PID 1's standard streams are.
+
+    `own`: the terminal is of a devpts instance that the manager made for this container, so that changing its owner
+    changes nothing outside.
+    """
+
+    terminal: bool
+    own: bool
+    name: str = ""
+
+
+class Guest(Record):
+    """What stands at the guest root now, before `setup.before`: `init` is the kind of its command (see inits)."""
+
+    init: str
+    resolved: str
+
+
+class Machine(Record):
+    """Everything a plan depends on beside the configuration."""
+
+    kernel: tuple[int, int] = (6, 1)
+    pid: int = 1
+    manager: str = "generic"
+    container: str | None = None
+    container_uuid: str | None = None
+    capabilities: frozenset[str] = frozenset()
+    filesystems: frozenset[str] = frozenset()
+    initial_network: bool = False
+    interfaces: tuple[Interface, ...] = ()
+    console: Console = Console(terminal=False, own=False)
+    cgroup: Cgroup | None = None
+    initramfs: bool = False
+    guest: Guest | None = None
+    environment: tuple[tuple[str, str], ...] = ()
+    devices: tuple[str, ...] = ()
+    resolv_conf: bool = False
+    kernel_cgroup_delegate: tuple[str, ...] = ("cgroup.procs", "cgroup.threads", "cgroup.subtree_control")
+
+    def can(self, capability: str) -> bool:
+        """Whether PID 1 has the capability (lower case, without `cap_`) in its effective set."""
+        return capability in self.capabilities
+
+
+Phase = "Literal['setup.before', 'setup', 'root', 'exec.before', 'exec']"
