@@ -27,7 +27,8 @@ class Record:
     _fields: ClassVar[tuple[str, ...]] = ()
 
     def __init_subclass__(cls) -> None:
-        own = [name for name in cls.__dict__.get("__annotations__", {}) if not name.startswith("_")]
+        annotations: dict[str, str] = cls.__dict__.get("__annotations__", {})
+        own = [name for name, text in annotations.items() if name[0] != "_" and not text.startswith("ClassVar")]
         cls._fields = (*(name for name in cls._fields if name not in own), *own)
 
     def __init__(self, **values: Any) -> None:

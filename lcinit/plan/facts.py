@@ -4,10 +4,6 @@ from __future__ import annotations
 
 from lcinit.record import Record
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Literal
-
 
 class Interface(Record):
     """One network interface other than the loopback; `hardware` when a device of the machine stands behind it."""
@@ -73,6 +69,3 @@ class Machine(Record):
     def can(self, capability: str) -> bool:
         """Whether PID 1 has the capability (lower case, without `cap_`) in its effective set."""
         return capability in self.capabilities
-
-
-Phase = "Literal['setup.before', 'setup', 'root', 'exec.before', 'exec']"

@@ -209,22 +209,35 @@ class MakeInitctl(Step):
         return "/dev/initctl"
 
 
+class MakeTargets(Step):
+    """Mount points that a later step needs on a file system that may be read-only by then."""
+
+    kind = "targets"
+    directories: tuple[str, ...]
+    files: tuple[str, ...] = ()
+
+    def what(self) -> str:
+        """The targets."""
+        return "make mount points " + " ".join(f"/{name}" for name in (*self.directories, *self.files))
+
+
 class ConsoleStep(Step):
     """What the guest's /dev/console and standard streams are.
 
-    bind: the manager's terminal, bound; own: the same, given to the guest's root; pty: a fresh one in the guest's
-    devpts, relayed by the helper.
+    bind: the manager's terminal, bound; own: the same, given to the guest's root; relay: a fresh pty in the guest's
+    devpts, relayed by the helper, for an init; a plain command keeps the streams it was started with, because the
+    helper dies with PID 1 and could not deliver its last words.
     """
 
     kind = "console"
-    how: Literal["bind", "own", "pty"]
+    how: Literal["bind", "own", "relay"]
 
     def what(self) -> str:
         """How it is made."""
         return {
             "bind": "bind the container's terminal",
             "own": "bind the container's terminal, owned by the guest's root",
-            "pty": "a fresh pty, relayed by the helper",
+            "relay": "a fresh pty relayed by the helper (a plain command keeps its streams)",
         }[self.how]
 
     def where(self) -> str:
@@ -457,7 +470,7 @@ class ExecInit(Step):
     group: str | int | None = None
     groups: tuple[str | int, ...] = ()
     cwd: str | None = None
-    keep: tuple[tuple[str, str], ...] = ()
+    stop: tuple[tuple[str, str], ...] = ()
     serve_initctl: bool = False
 
     def what(self) -> str:

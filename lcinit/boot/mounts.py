@@ -1,0 +1,155 @@
+"""The steps that mount. Always through handles: nothing is ever resolved twice."""
+
+from __future__ import annotations
+
+import os
+import stat
+
+from lcinit.boot import targets
+from lcinit.boot.world import World
+from lcinit.errors import SystemFailure
+from lcinit.linux import files, mount, namespaces
+from lcinit.plan import steps as s
+
+ATTRIBUTES = {
+    "ro": mount.MOUNT_ATTR_RDONLY,
+    "nosuid": mount.MOUNT_ATTR_NOSUID,
+    "nodev": mount.MOUNT_ATTR_NODEV,
+    "noexec": mount.MOUNT_ATTR_NOEXEC,
+    "noatime": mount.MOUNT_ATTR_NOATIME,
+    "nodiratime": mount.MOUNT_ATTR_NODIRATIME,
+    "strictatime": mount.MOUNT_ATTR_STRICTATIME,
+    "nosymfollow": mount.MOUNT_ATTR_NOSYMFOLLOW,
+}
+
+MAGIC = {
+    "proc": files.PROC_SUPER_MAGIC,
+    "sysfs": files.SYSFS_MAGIC,
+    "tmpfs": files.TMPFS_MAGIC,
+    "devpts": files.DEVPTS_SUPER_MAGIC,
+    "cgroup2": files.CGROUP2_SUPER_MAGIC,
+    "mqueue": files.MQUEUE_MAGIC,
+}
+
+
+def unshare_mounts(world: World, step: s.UnshareMounts) -> None:
+    """A mount namespace of our own. Slave first: what the outside mounts meanwhile must not be lost half way."""
+    namespaces.unshare(namespaces.CLONE_NEWNS)
+    mount.make_slave("/")
+    mount.make_private("/")
+
+
+def check_root(world: World, step: s.CheckRoot) -> None:
+    """The guest root is there now."""
+    try:
+        world.reopen_root()
+    except OSError as error:
+        raise SystemFailure(
+            f"the guest root {step.path} is not there: {error.strerror}",
+            hint="mount it there before lcinit starts or in setup.before, or set root: to where it is",
+        ) from error
+
+
+def attach_root(world: World, step: s.AttachRoot) -> None:
+    """Bind the root to itself: it needs a mount of its own to be pivoted to, and every mount below is cloned nodev."""
+    clone = mount.open_tree(
+        world.root_fd, "", mount.OPEN_TREE_CLONE | mount.OPEN_TREE_CLOEXEC | mount.AT_RECURSIVE | mount.AT_EMPTY_PATH
+    )
+    try:
+        mount.mount_setattr(clone, "", mount.AT_EMPTY_PATH | mount.AT_RECURSIVE, attr_set=mount.MOUNT_ATTR_NODEV)
+        mount.move_mount(clone, "", world.root_fd, "", mount.MOVE_MOUNT_F_EMPTY_PATH | mount.MOVE_MOUNT_T_EMPTY_PATH)
+    finally:
+        os.close(clone)
+    world.reopen_root()
+
+
+def attach(mount_fd: int, target_fd: int) -> None:
+    """Attach a detached mount to the object a handle stands for."""
+    mount.move_mount(mount_fd, "", target_fd, "", mount.MOVE_MOUNT_F_EMPTY_PATH | mount.MOVE_MOUNT_T_EMPTY_PATH)
+
+
+def mount_new(world: World, step: s.MountNew) -> None:
+    """A new file system on its target, verified by its magic number once it is attached."""
+    attributes = 0
+    for word in step.attributes:
+        attributes |= ATTRIBUTES[word]
+    if step.aside:
+        target = os.open(f"/{step.target}", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    else:
+        try:
+            target = targets.directory(world, step.target, make=not step.optional)
+        except FileNotFoundError:
+            return
+    try:
+        fd = mount.new_mount(step.fstype, dict(step.options), attributes, source=step.fstype)
+        try:
+            if files.statfs_type(fd) != MAGIC[step.fstype]:
+                raise SystemFailure(f"what was mounted for /{step.target} is not {step.fstype}")
+            attach(fd, target)
+        finally:
+            os.close(fd)
+    finally:
+        os.close(target)
+
+
+def make_targets(world: World, step: s.MakeTargets) -> None:
+    """Mount points of later steps."""
+    for path in step.directories:
+        os.close(targets.directory(world, path))
+    for path in step.files:
+        os.close(targets.regular_file(world, path))
+
+
+def set_read_only(world: World, step: s.SetReadOnly) -> None:
+    """The mount at a target, not what is mounted below it, becomes read-only."""
+    target = targets.directory(world, step.target, make=False) if step.target else os.dup(world.root_fd)
+    try:
+        mount.mount_setattr(target, "", mount.AT_EMPTY_PATH, attr_set=mount.MOUNT_ATTR_RDONLY)
+    finally:
+        os.close(target)
+
+
+def mask_paths(world: World, step: s.MaskPaths) -> None:
+    """Read-only and hidden parts of the guest's /proc; parts that this kernel does not have are passed over."""
+    for name in step.read_only:
+        _cover(world, f"proc/{name}", hide=False)
+    for name in step.hidden:
+        _cover(world, f"proc/{name}", hide=True)
+
+
+def _cover(world: World, path: str, *, hide: bool) -> None:
+    try:
+        target = world.open_guest(path)
+    except FileNotFoundError:
+        return
+    try:
+        is_directory = stat.S_ISDIR(os.fstat(target).st_mode)
+        if hide and is_directory:
+            cover = mount.new_mount("tmpfs", {"mode": "755"}, mount.MOUNT_ATTR_RDONLY | mount.MOUNT_ATTR_NODEV)
+        elif hide:
+            cover = _clone(world.open_guest("dev/null"))
+        else:
+            cover = _clone(os.dup(target))
+            mount.mount_setattr(cover, "", mount.AT_EMPTY_PATH, attr_set=mount.MOUNT_ATTR_RDONLY)
+        try:
+            attach(cover, target)
+        finally:
+            os.close(cover)
+    finally:
+        os.close(target)
+
+
+def _clone(handle: int) -> int:
+    """A detached bind mount of the handle, which is closed."""
+    try:
+        return mount.open_tree(
+            handle, "", mount.OPEN_TREE_CLONE | mount.OPEN_TREE_CLOEXEC | mount.AT_EMPTY_PATH
+        )
+    finally:
+        os.close(handle)
+
+
+def clone_path(path: str, *, recursive: bool = False) -> int:
+    """A detached bind mount of a path of the boot root."""
+    flags = mount.OPEN_TREE_CLONE | mount.OPEN_TREE_CLOEXEC | (mount.AT_RECURSIVE if recursive else 0)
+    return mount.open_tree(mount.AT_FDCWD, path, flags)

@@ -1,0 +1,53 @@
+"""What a boot carries from step to step."""
+
+from __future__ import annotations
+
+import os
+
+from lcinit.linux import files
+from lcinit.supervisor.reaper import Reaper
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from lcinit.boot.helper import Helper
+    from lcinit.config.values import Config
+    from lcinit.plan.build import Plan
+
+
+class World:
+    """The boot's state: handles and ids that one step makes and another uses.
+
+    `root` is the guest root's path, trusted because the boot root is; `root_fd` a handle of it, made anew whenever the
+    mount namespace changes. `owner` is the outer uid and gid of the guest's root. `inside` is true once PID 1 is in
+    the guest's user namespace, `pivoted` once the boot root is out of reach.
+    """
+
+    def __init__(self, config: Config, plan: Plan, owner: tuple[int, int], root: str) -> None:
+        self.config = config
+        self.plan = plan
+        self.owner = owner
+        self.root = root
+        self.root_fd = -1
+        self.inside = False
+        self.pivoted = False
+        self.init_kind = "plain"
+        self.helper: Helper | None = None
+        self.keeper_needed = False
+        self.initctl_directory = -1
+        self.console_slave = -1
+        self.outer_environment = dict(os.environ)
+        self.reaper = Reaper()
+        self.phase_times: dict[str, float] = {}
+        self.step_times: list[float] = []
+
+    def reopen_root(self) -> int:
+        """A fresh handle of the guest root in the current mount namespace."""
+        if self.root_fd >= 0:
+            os.close(self.root_fd)
+            self.root_fd = -1
+        self.root_fd = os.open(self.root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        return self.root_fd
+
+    def open_guest(self, path: str, flags: int = os.O_PATH, mode: int = 0) -> int:
+        """A handle of something in the guest root, reached without following any link. Raises OSError."""
+        return files.open_in_root(self.root_fd, path or ".", flags | os.O_NOFOLLOW | os.O_CLOEXEC, mode)

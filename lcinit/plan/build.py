@@ -1,0 +1,373 @@
+"""Configuration + machine → plan. The one place that turns what is wanted into steps.
+
+The order of the mounts is a defence: what is attached before the user namespace exists is locked for the guest
+(mount_namespaces(7), "Restrictions on mount namespaces"), so everything that can be is attached then, with its final
+flags; only what belongs to a namespace of the guest is mounted inside.
+"""
+
+from __future__ import annotations
+
+from lcinit.config.values import Command, Config
+from lcinit.errors import ConfigError, UsageError
+from lcinit.plan import steps as s
+from lcinit.plan.facts import Machine
+from lcinit.plan.guest import guest_environment, guest_root_owner
+from lcinit.plan.inits import INITS
+from lcinit.plan.managers import MANAGERS
+from lcinit.plan.network import interfaces_to_move
+from lcinit.record import Record
+
+DEFAULT_DROPPED = (
+    "sys_module",
+    "sys_rawio",
+    "sys_time",
+    "mac_admin",
+    "mac_override",
+    "audit_control",
+    "audit_read",
+)
+
+NODES = (("null", (1, 3)), ("zero", (1, 5)), ("full", (1, 7)), ("random", (1, 8)), ("urandom", (1, 9)), ("tty", (5, 0)))
+LINKS = (
+    ("ptmx", "pts/ptmx"),
+    ("fd", "/proc/self/fd"),
+    ("stdin", "/proc/self/fd/0"),
+    ("stdout", "/proc/self/fd/1"),
+    ("stderr", "/proc/self/fd/2"),
+)
+# What OCI runtimes protect in /proc of a container whose root is the machine's (runtime-spec, config-linux.md).
+PROC_READ_ONLY = ("bus", "fs", "irq", "sys", "sysrq-trigger")
+PROC_HIDDEN = ("acpi", "kcore", "keys", "latency_stats", "timer_list", "timer_stats", "sched_debug", "scsi")
+
+OLDEST_KERNEL = (5, 12)
+
+
+class Plan(Record):
+    """The steps in order, and what the reader should know: `notes` explain, `warnings` ask for attention."""
+
+    steps: tuple[s.Step, ...]
+    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    manager: str = "generic"
+
+    def has_commands(self) -> bool:
+        """Whether any step has something to supervise."""
+        return any(isinstance(step, s.RunCommand) for step in self.steps)
+
+
+def build(config: Config, machine: Machine, *, arguments: tuple[str, ...] = (), override_exec: bool = False) -> Plan:
+    """The plan for a handoff. Raises ConfigError or UsageError for what cannot be done here, before anything was done.
+
+    `arguments` and `override_exec` are those of `lcinit init`.
+    """
+    if machine.kernel < OLDEST_KERNEL:
+        major, minor = machine.kernel
+        raise ConfigError(
+            f"this is Linux {major}.{minor}; lcinit needs 5.12 or later (mount_setattr(2))", hint="run a newer kernel"
+        )
+    return _Builder(config, machine).build(_command(config, arguments, override_exec))
+
+
+def _command(config: Config, arguments: tuple[str, ...], override_exec: bool) -> tuple[str, ...]:
+    if override_exec:
+        if not arguments:
+            raise UsageError("--override-exec needs the command to run", hint="give it after --")
+        return arguments
+    if arguments and not config.exec.command_given:
+        return arguments
+    return (*config.exec.command, *arguments)
+
+
+class _Builder:
+    """Collects the steps; one method a part."""
+
+    def __init__(self, config: Config, machine: Machine) -> None:
+        self.config = config
+        self.machine = machine
+        self.steps: list[s.Step] = []
+        self.notes: list[str] = []
+        self.warnings: list[str] = []
+        self.owner = guest_root_owner(config)
+        self.new = self._new_namespaces()
+        self.set_up = config.setup.mode != "none"
+        self.root = config.root.path if config.root.mode != "none" and config.root.path else "/"
+        self.manager = config.setup.mode if config.setup.mode in MANAGERS else machine.manager
+
+    def _new_namespaces(self) -> frozenset[str]:
+        if self.config.setup.mode == "none":
+            return frozenset()
+        wanted = self.config.namespaces.values()
+        names = {name for name in ("uts", "ipc", "cgroup", "network") if wanted[name]}
+        return frozenset(names | ({"user", "mount"} if self.config.id_map else set()))
+
+    def build(self, argv: tuple[str, ...]) -> Plan:
+        config = self.config
+        needs_no_reboot = config.id_map is not None
+        self._refuse_init(needs_no_reboot)
+        if self.set_up or config.root.mode != "none":
+            self.steps.append(s.UnshareMounts(phase="setup.before", why="ending it undoes every mount"))
+        self._commands("setup.before", "setup.before", config.setup.before, "boot root")
+        if self.root != "/":
+            self.steps.append(s.CheckRoot(phase="setup", path=self.root))
+        self.steps.append(
+            s.CheckInit(
+                phase="setup",
+                command=argv[0],
+                needs_no_reboot=needs_no_reboot,
+                why="reboot(2) is refused in a user namespace" if needs_no_reboot else "",
+            )
+        )
+        if self.set_up:
+            self._outside()
+            self._namespaces()
+            self._inside()
+        self._commands("setup", "setup.after", config.setup.after, "guest namespaces")
+        self._commands("setup", "setup.outside", config.setup.outside, "outside")
+        self._change_root()
+        self._commands("exec.before", "exec.before", config.exec.before, "guest root")
+        self._exec(argv)
+        return Plan(
+            steps=tuple(self.steps), notes=tuple(self.notes), warnings=tuple(self.warnings), manager=self.manager
+        )
+
+    def _refuse_init(self, needs_no_reboot: bool) -> None:
+        guest = self.machine.guest
+        if guest is not None:
+            refuse_init(guest.init, guest.resolved, needs_no_reboot=needs_no_reboot)
+
+    def _commands(self, phase: s.PhaseName, key: str, commands: tuple[Command, ...], place: str) -> None:
+        deadline = self.config.setup.timeout if key.startswith("setup") else None
+        for index, command in enumerate(commands):
+            self.steps.append(
+                s.RunCommand(
+                    phase=phase,
+                    key=f"{key}[{index}]",
+                    command=command,
+                    place=place,  # type: ignore[arg-type]
+                    deadline=deadline,
+                )
+            )
+
+    def _add(self, step: s.Step) -> None:
+        self.steps.append(step)
+
+    def _outside(self) -> None:
+        config = self.config
+        if self.root != "/":
+            why = "a device node in the guest's own files must not open an outer device"
+            self._add(s.AttachRoot(phase="setup", path=self.root, why=why))
+        self._cgroup()
+        owner = (("uid", str(self.owner[0])), ("gid", str(self.owner[1])))
+        self._mount("proc", "proc", "outside", attributes=("nosuid", "nodev", "noexec"), why="PID namespace is not new")
+        self._mount("tmpfs", "run", "outside", (("mode", "755"), *owner), ("nosuid", "nodev"), optional=True)
+        self._mount("tmpfs", "dev", "outside", (("mode", "755"), ("size", "4m"), *owner), ("nosuid", "noexec"))
+        self._devices(owner)
+        for fstype, target, namespace, attributes in (
+            ("sysfs", "sys", "network", ("ro", "nosuid", "nodev", "noexec")),
+            ("mqueue", "dev/mqueue", "ipc", ("nosuid", "nodev", "noexec")),
+        ):
+            if namespace not in self.new:
+                self._mount(fstype, target, "outside", attributes=attributes, why=f"{namespace} namespace is shared")
+        if "cgroup" not in self.new:
+            self._mount_cgroup("outside")
+        self._add(s.HostInfo(phase="setup", manager=self._manager_word(), uuid=self.machine.container_uuid))
+        for mount in config.mounts:
+            self._add(
+                s.MountExtra(
+                    phase="setup",
+                    source=mount.source,
+                    target=mount.target.strip("/"),
+                    fstype=mount.type,
+                    options=mount.options,
+                    id_map=mount.id_map,
+                )
+            )
+        if config.fstab is not None:
+            self._add(s.MountFstab(phase="setup", path=config.fstab))
+        self._resolv_conf()
+        if config.id_map is None:
+            why = "the guest's root is the machine's"
+            self._add(s.MaskPaths(phase="setup", read_only=PROC_READ_ONLY, hidden=PROC_HIDDEN, why=why))
+        targets = [t for t, n in (("sys", "network"), ("dev/mqueue", "ipc")) if n in self.new]
+        self._add(s.MakeTargets(phase="setup", directories=(*targets, "dev/pts")))
+        if config.devices.read_only:
+            self._add(s.SetReadOnly(phase="setup", target="dev", why="devices.read_only"))
+        if config.root.read_only and self.root != "/":
+            self._add(s.SetReadOnly(phase="setup", target="", why="root.read_only"))
+        if "network" in self.new:
+            self._mount(
+                "sysfs", "sys", "outside", aside=True, why="the guest may mount its own only while one is fully visible"
+            )
+
+    def _mount(
+        self,
+        fstype: str,
+        target: str,
+        side: s.Side,
+        options: tuple[tuple[str, str | None], ...] = (),
+        attributes: tuple[str, ...] = (),
+        *,
+        optional: bool = False,
+        aside: bool = False,
+        why: str = "",
+    ) -> None:
+        self._add(
+            s.MountNew(
+                phase="setup",
+                fstype=fstype,
+                target=target,
+                side=side,
+                options=options,
+                attributes=attributes,
+                optional=optional,
+                aside=aside,
+                why=why,
+            )
+        )
+
+    def _devices(self, owner: tuple[tuple[str, str], ...]) -> None:
+        devices = self.config.devices
+        for name, numbers in NODES:
+            self._add(s.MakeNode(phase="setup", name=name, device=numbers))
+        for name, to in LINKS:
+            self._add(s.MakeLink(phase="setup", name=name, to=to))
+        self._mount("tmpfs", "dev/shm", "outside", (("mode", "1777"), *owner), ("nosuid", "nodev"))
+        if devices.inherit or devices.include:
+            self._add(
+                s.CopyDevices(
+                    phase="setup",
+                    include=devices.include,
+                    inherit=devices.inherit,
+                    exclude=devices.exclude,
+                    rexclude=devices.rexclude,
+                )
+            )
+        if self.config.initctl is True:
+            self._add(s.MakeInitctl(phase="setup"))
+        console = self.machine.console
+        if console.terminal and console.own and MANAGERS[self.manager].private_terminal:
+            how = "own" if self.config.id_map else "bind"
+            why = f"{console.name} belongs to this container alone"
+            self._add(s.ConsoleStep(phase="setup", how=how, why=why))  # type: ignore[arg-type]
+            self.relay = False
+        else:
+            self._add(s.MakeTargets(phase="setup", directories=(), files=("dev/console",)))
+            self.relay = True
+
+    def _cgroup(self) -> None:
+        cgroup = self.machine.cgroup
+        chown = self.config.id_map is not None
+        if cgroup is None or not cgroup.writable:
+            why = "no cgroup2 hierarchy here" if cgroup is None else "the cgroup hierarchy cannot be written to"
+            self._add(s.TakeCgroup(phase="setup", how="none", path="", why=why))
+            self.notes.append(f"the guest has no cgroup of its own: {why}")
+            self.owned_cgroup = False
+            return
+        self.owned_cgroup = True
+        files = self.machine.kernel_cgroup_delegate
+        if cgroup.alone and cgroup.empty and not cgroup.root:
+            why = "PID 1 is alone in it"
+            self._add(s.TakeCgroup(phase="setup", how="own", path=cgroup.path, files=files, chown=chown, why=why))
+        else:
+            why = "others share PID 1's" if not cgroup.alone else "PID 1's has children" if not cgroup.empty else "root"
+            self._add(s.TakeCgroup(phase="setup", how="child", path=cgroup.path, files=files, chown=chown, why=why))
+
+    def _mount_cgroup(self, side: s.Side) -> None:
+        attributes = ("nosuid", "nodev", "noexec") if self.owned_cgroup else ("ro", "nosuid", "nodev", "noexec")
+        if self.machine.cgroup is not None:
+            self._mount("cgroup2", "sys/fs/cgroup", side, attributes=attributes)
+
+    def _resolv_conf(self) -> None:
+        wanted = self.config.network.resolv_conf
+        if wanted == "keep":
+            return
+        if wanted != "auto":
+            self._add(s.ResolvConf(phase="setup", source=wanted, why="network.resolv_conf"))
+            return
+        moved, _ = interfaces_to_move(self.config, self.machine)
+        if self.machine.resolv_conf and self.root != "/" and (moved or "network" not in self.new):
+            why = "the guest uses the boot root's network"
+            self._add(s.ResolvConf(phase="setup", source="/etc/resolv.conf", why=why))
+
+    def _namespaces(self) -> None:
+        config = self.config
+        self._add(s.StartHelper(phase="setup", why="it does what needs privilege outside"))
+        if self.new:
+            order = [n for n in ("user", "mount", "uts", "ipc", "network", "cgroup") if n in self.new]
+            self._add(s.Unshare(phase="setup", namespaces=tuple(order)))
+        if config.id_map is not None:
+            self._add(s.WriteIdMap(phase="setup", id_map=config.id_map))
+
+    def _inside(self) -> None:
+        config = self.config
+        if config.hostname is not None:
+            if "uts" not in self.new:
+                raise ConfigError("hostname: needs namespaces.uts: true; else it would rename the outside")
+            self._add(s.SetHostname(phase="setup", name=config.hostname))
+        if "network" in self.new:
+            moved, reason = interfaces_to_move(config, self.machine)
+            self.notes.append(f"network interfaces moved: {' '.join(moved) or 'none'} ({reason})")
+            if config.network.loopback:
+                self._add(s.LoopbackUp(phase="setup"))
+            if moved:
+                self._add(s.MoveInterfaces(phase="setup", names=moved, why=reason))
+            self._mount("sysfs", "sys", "inside", attributes=("ro", "nosuid", "nodev", "noexec"))
+        if "ipc" in self.new:
+            self._mount("mqueue", "dev/mqueue", "inside", attributes=("nosuid", "nodev", "noexec"))
+        if "cgroup" in self.new:
+            self._mount_cgroup("inside")
+        tty = (("gid", "5"),) if self.config.id_map is None or self.config.id_map.outer_group(5) is not None else ()
+        options = (("newinstance", None), ("ptmxmode", "0666"), ("mode", "0620"), *tty)
+        self._mount("devpts", "dev/pts", "inside", options, ("nosuid", "noexec"))
+        if self.relay:
+            why = "the terminal is not known to be this container's own" if self.machine.console.terminal else ""
+            self._add(s.ConsoleStep(phase="setup", how="relay", why=why or "there is no terminal"))
+
+    def _change_root(self) -> None:
+        mode = self.config.root.mode
+        if mode == "none" or self.root == "/":
+            return
+        if mode == "chroot":
+            self.warnings.append("root.mode chroot: a privileged guest can leave it; pivot is safe")
+        self._add(s.ChangeRoot(phase="root", mode=mode, path=self.root, initramfs=self.machine.initramfs))
+
+    def _exec(self, argv: tuple[str, ...]) -> None:
+        config = self.config
+        if self.set_up:
+            dropped = [n for n in DEFAULT_DROPPED if n not in config.capabilities.keep]
+            dropped += [n for n in config.capabilities.drop if n not in dropped]
+            self._add(s.DropCapabilities(phase="root", names=tuple(dropped)))
+            # exec.before runs in the guest root: it gets what the guest gets, and no more
+            index = next((i for i, step in enumerate(self.steps) if step.phase == "exec.before"), len(self.steps) - 1)
+            self.steps.insert(index, self.steps.pop())
+        if config.id_map is not None and config.initctl is True:
+            self.notes.append(
+                "with an id map the guest cannot reboot(2): runlevel 6 ends it, and the manager sees an exit"
+            )
+        self._add(
+            s.ExecInit(
+                phase="exec",
+                argv=argv,
+                environment=guest_environment(config, self.machine, self.manager),
+                limits=config.limits,
+                user=config.exec.user,
+                group=config.exec.group,
+                groups=config.exec.groups,
+                cwd=config.exec.cwd,
+                stop=config.exec.stop,
+                serve_initctl=config.initctl is True,
+            )
+        )
+
+    def _manager_word(self) -> str:
+        return self.machine.container or ("lcinit" if self.manager == "generic" else self.manager)
+
+
+def refuse_init(kind: str, path: str, *, needs_no_reboot: bool) -> None:
+    """Raise ConfigError for an init that would never end: with an id map reboot(2) is refused to it."""
+    init = INITS[kind]
+    if needs_no_reboot and not init.ends_without_reboot:
+        raise ConfigError(
+            f"{path} is {kind}, which cannot end without reboot(2), and with id_map the kernel refuses it that call",
+            hint="use exec.mode: tolerant, or no id_map",
+        )

@@ -1,0 +1,63 @@
+"""Container managers: how each is known, what it passes on to the guest, what about it changes a step.
+
+A manager is here only where something differs; all others are "generic". Sources: lxc.container.conf(5), nspawn's
+systemd.io/CONTAINER_INTERFACE, libvirt's drvlxc page, podman-run(1), the OCI runtime specification.
+"""
+
+from __future__ import annotations
+
+from lcinit.record import Record
+
+
+class Manager(Record):
+    """What is particular to one manager.
+
+    `container`: the values of `container=` that mean it. `private_terminal`: its terminal is of a devpts instance made
+    for the container. `private_network`: a network namespace that is not the machine's was made for the container.
+    `environment`: the variables it documents for PID 1, as globs.
+    """
+
+    name: str
+    container: tuple[str, ...]
+    private_terminal: bool = True
+    private_network: bool = True
+    environment: tuple[str, ...] = ()
+
+
+COMMON_ENVIRONMENT = ("container", "container_uuid", "container_ttys", "TERM", "LANG", "LC_*", "TZ")
+
+MANAGERS: dict[str, Manager] = {
+    manager.name: manager
+    for manager in (
+        Manager(name="lxc", container=("lxc",), environment=("container_ttys",)),
+        Manager(
+            name="libvirt-lxc",
+            container=("lxc-libvirt",),
+            environment=("LIBVIRT_LXC_UUID", "LIBVIRT_LXC_NAME", "LIBVIRT_LXC_CMDLINE"),
+        ),
+        Manager(
+            name="systemd-nspawn",
+            container=("systemd-nspawn",),
+            environment=("container_host_*", "NOTIFY_SOCKET", "CREDENTIALS_DIRECTORY"),
+        ),
+        Manager(name="podman", container=("podman",), environment=("HOSTNAME",)),
+        Manager(name="docker", container=("docker",), environment=("HOSTNAME",)),
+        Manager(name="runc", container=("oci", "runc", "crun")),
+        Manager(name="generic", container=(), private_terminal=False, private_network=False),
+    )
+}
+
+
+def recognise(container: str | None, marks: frozenset[str]) -> str:
+    """The manager's name from `container=` of PID 1's environment, else from files that a manager leaves.
+
+    `marks` holds those of "/.dockerenv" and "/run/.containerenv" that exist.
+    """
+    for manager in MANAGERS.values():
+        if container is not None and container in manager.container:
+            return manager.name
+    if "/run/.containerenv" in marks:
+        return "podman"
+    if "/.dockerenv" in marks:
+        return "docker"
+    return "generic"

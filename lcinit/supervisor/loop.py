@@ -1,0 +1,63 @@
+"""Running a coroutine with as little loop as it needs.
+
+Importing asyncio takes longer than everything else a handoff does, so the boot is one coroutine that is first driven
+by hand. The first time it has something to wait for it asks for the loop (`loop_needed`); asyncio is imported then,
+while the command it waits for runs on another core, and the same coroutine goes on as an ordinary task.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
+    from collections.abc import Coroutine, Generator
+    from typing import Any, TypeVar
+
+    T = TypeVar("T")
+
+_ASK = object()
+
+
+class _LoopNeeded:
+    def __await__(self) -> Generator[Any, None, None]:
+        if not _loop_is_running():
+            yield _ASK
+
+
+def _loop_is_running() -> bool:
+    events = sys.modules.get("asyncio.events")
+    return events is not None and events._get_running_loop() is not None
+
+
+async def loop_needed() -> None:
+    """Return once an event loop runs the caller."""
+    await _LoopNeeded()
+
+
+def new_loop() -> AbstractEventLoop:
+    """A uvloop where it imports, asyncio's own otherwise; LCINIT_EVENT_LOOP=asyncio asks for the latter."""
+    import asyncio
+
+    if os.environ.get("LCINIT_EVENT_LOOP") != "asyncio":
+        try:
+            import uvloop
+        except ImportError:
+            pass
+        else:
+            return uvloop.new_event_loop()
+    return asyncio.new_event_loop()
+
+
+def run(coroutine: Coroutine[Any, None, T]) -> T:
+    """The coroutine's result. A loop is made only if it asks for one; it must not wait for anything before."""
+    try:
+        asked = coroutine.send(None)
+    except StopIteration as stop:
+        return stop.value  # type: ignore[no-any-return]
+    if asked is not _ASK:
+        raise RuntimeError("the coroutine waited for something before it asked for the loop")
+    loop = new_loop()
+    return loop.run_until_complete(loop.create_task(coroutine))

@@ -1,0 +1,89 @@
+"""The one place that waits for children. Nothing else in the process may call a wait function."""
+
+from __future__ import annotations
+
+import os
+
+from lcinit.supervisor.loop import loop_needed
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from asyncio import Future
+
+
+class Child:
+    """A registered child. `status` is its exit code, or 128 + the signal that ended it, once it was reaped."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self.status: int | None = None
+        self._waiter: Future[None] | None = None
+
+    async def wait(self) -> int:
+        """The status; needs the loop and a reaper that is fed. One waiter at a time."""
+        await loop_needed()
+        if self.status is None:
+            import asyncio
+
+            self._waiter = asyncio.get_running_loop().create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+        if self.status is None:
+            raise RuntimeError(f"woken before child {self.pid} was reaped")
+        return self.status
+
+    def ended(self, status: int) -> None:
+        """Called by the reaper."""
+        self.status = status
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+
+class Reaper:
+    """Reaps every child that there is, registered or not, and tells the registered ones."""
+
+    def __init__(self) -> None:
+        self.children: dict[int, Child] = {}
+        self.orphans = 0
+
+    def register(self, pid: int) -> Child:
+        """Must be called before the child can be reaped: in the same stretch of code as the fork."""
+        child = self.children[pid] = Child(pid)
+        return child
+
+    def reap(self) -> None:
+        """Reap until nothing is left that has ended: signals coalesce, one SIGCHLD may stand for many children."""
+        while True:
+            try:
+                pid, wait_status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            child = self.children.pop(pid, None)
+            if child is None:
+                self.orphans += 1
+            else:
+                child.ended(status_of(wait_status))
+
+
+def status_of(wait_status: int) -> int:
+    """The shell's exit status of a wait status: the code, or 128 + the signal."""
+    code = os.waitstatus_to_exitcode(wait_status)
+    return code if code >= 0 else 128 - code
+
+
+def describe_status(status: int) -> str:
+    """`exit code 3`, `signal SIGKILL`: what happened to a child, in words."""
+    from lcinit.linux.signals import signal_name
+
+    if status > 128:
+        try:
+            return f"signal {signal_name(status - 128)}"
+        except ValueError:
+            pass
+    return f"exit code {status}"
+
+

@@ -1,0 +1,143 @@
+"""The one way to start a program: fork, a clean slate, exec, and the truth about why it failed."""
+
+from __future__ import annotations
+
+import errno
+import os
+import struct
+
+from lcinit.errors import EX_CANNOT_RUN, EX_NOT_FOUND, CommandFailed
+from lcinit.linux.process import close_range
+from lcinit.linux.signals import reset_signals
+from lcinit.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Never
+
+_REPORT = struct.Struct("=i64s")
+
+
+class Identity(Record):
+    """Whom a program runs as: numbers only, resolved by the caller without NSS."""
+
+    uid: int
+    gid: int
+    groups: tuple[int, ...] = ()
+
+
+class Program(Record):
+    """What to start. `stdin` None is /dev/null; `environment` is the whole of it; `enter` runs in the child first."""
+
+    argv: tuple[str, ...]
+    environment: tuple[tuple[str, str], ...] = ()
+    cwd: str | None = None
+    stdin: int | None = None
+    stdout: int = 1
+    stderr: int = 2
+    identity: Identity | None = None
+    session: bool = True
+    fallback: tuple[str, ...] = ()
+    enter: Callable[[], None] | None = None
+
+
+def spawn(program: Program) -> int:
+    """Start it and return its PID once the exec has succeeded.
+
+    Raises CommandFailed with exit code 127 (not found) or 126 (cannot be run), as a shell does, or OSError from fork.
+    `fallback` is an argv to use when the first word is not in PATH.
+    """
+    reader, writer = os.pipe2(os.O_CLOEXEC)
+    try:
+        pid = os.fork()
+        if pid == 0:
+            _child(program, writer)
+        os.close(writer)
+        writer = -1
+        report = _read_report(reader)
+    finally:
+        os.close(reader)
+        if writer >= 0:
+            os.close(writer)
+    if report:
+        number, call = _REPORT.unpack(report)
+        os.waitpid(pid, 0)
+        where = call.rstrip(b"\0").decode("ascii", "replace")
+        not_found = where == "exec" and number in (errno.ENOENT, errno.ENOTDIR)
+        raise CommandFailed(
+            f"cannot run {program.argv[0]!r}: {'not found' if not_found else f'{where}: {os.strerror(number)}'}",
+            exit_code=EX_NOT_FOUND if not_found else EX_CANNOT_RUN,
+        )
+    return pid
+
+
+def _read_report(reader: int) -> bytes:
+    while True:
+        try:
+            return os.read(reader, _REPORT.size)
+        except InterruptedError:
+            continue
+
+
+def _child(program: Program, report: int) -> Never:
+    """In the forked child: only system calls, and exec or _exit at the end whatever happens."""
+    call = "start"
+    try:
+        if program.session:
+            os.setsid()
+        if program.enter is not None:
+            program.enter()
+        call = "open streams"
+        report = _place_streams(program, report)
+        if program.cwd is not None:
+            call = "chdir"
+            os.chdir(program.cwd)
+        if program.identity is not None:
+            call = "change user"
+            os.setgroups(program.identity.groups)
+            os.setresgid(program.identity.gid, program.identity.gid, program.identity.gid)
+            os.setresuid(program.identity.uid, program.identity.uid, program.identity.uid)
+        os.umask(0o022)
+        reset_signals()
+        call = "exec"
+        execute(program.argv, dict(program.environment), fallback=program.fallback)
+    except OSError as error:
+        os.write(report, _REPORT.pack(error.errno or errno.EIO, call.encode()))
+    finally:
+        os._exit(EX_CANNOT_RUN)
+
+
+def _place_streams(program: Program, report: int) -> int:
+    """Streams to 0, 1 and 2, nothing else open but the report pipe (close-on-exec); returns its new number."""
+    import fcntl
+
+    report = fcntl.fcntl(report, fcntl.F_DUPFD_CLOEXEC, 10)
+    stdin = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC) if program.stdin is None else program.stdin
+    sources = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 10) for fd in (stdin, program.stdout, program.stderr)]
+    for target, source in enumerate(sources):
+        os.dup2(source, target, inheritable=True)
+    if report > 3:
+        close_range(3, report - 1)
+    close_range(report + 1)
+    return report
+
+
+def execute(argv: tuple[str, ...], environment: dict[str, str], *, fallback: tuple[str, ...] = ()) -> Never:
+    """execve(2) with a search of the environment's PATH as execvp(3) does, without its fallback to a shell.
+
+    Raises OSError: ENOENT when nothing was found, else the first error that says more than that.
+    """
+    name = argv[0]
+    if "/" in name:
+        os.execve(name, argv, environment)
+    told: OSError | None = None
+    for directory in environment.get("PATH", "/usr/bin:/bin").split(":"):
+        try:
+            os.execve(f"{directory or '.'}/{name}", argv, environment)
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.ENOTDIR) and told is None:
+                told = error
+    if told is None and fallback:
+        os.execve(fallback[0], fallback, environment)
+    raise told or FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
