@@ -8,6 +8,7 @@ few older ones used here are chosen by machine (asm/unistd_64.h, asm-generic/uni
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 
 TYPE_CHECKING = False
@@ -75,8 +76,8 @@ def ioctl(name: str, fd: int, request: int, argument: Any = 0) -> int:
 
 
 def path_bytes(name: str, path: Path) -> bytes:
-    """A path as the kernel reads it. ValueError if it holds a NUL, where C would silently end it."""
+    """A path as the kernel reads it. EINVAL if it holds a NUL, where C would silently end it."""
     encoded = os.fsencode(path)
     if b"\0" in encoded:
-        raise ValueError(f"{name}: embedded null byte in {path!r}")
+        raise failure(name, errno.EINVAL, path, "embedded null byte")
     return encoded

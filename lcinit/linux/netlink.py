@@ -1,243 +1,331 @@
-"""A rtnetlink socket and the encoding of its messages: netlink(7), rtnetlink(7), linux/netlink.h.
+"""Network interfaces, their addresses and routes, and moving them to another network namespace.
 
-A socket belongs to the network namespace in which it was made, whatever namespace its process enters later.
+rtnetlink(7); constants from linux/if_link.h, linux/if_addr.h, linux/rtnetlink.h. A move takes all addresses and
+routes from an interface: they are read before it and added again after it, as the kernel itself described them.
+
+What the kernel makes by itself is not listed: IPv6 link-local addresses it made, routes with protocol `kernel` or
+`redirect`, table `local`, and cached ones; adding an address or setting the link up brings them back.
 """
 
 from __future__ import annotations
 
-import ctypes
 import errno
-import os
 import struct
 
-from .calls import check, failure, libc
+from .calls import failure
+from .rtnetlink import (
+    NLM_F_CREATE,
+    NLM_F_EXCL,
+    RTM_GETADDR,
+    RTM_GETLINK,
+    RTM_GETROUTE,
+    RTM_NEWADDR,
+    RTM_NEWLINK,
+    RTM_NEWROUTE,
+    Netlink,
+    pack_attributes,
+    unpack_attributes,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-    from typing import Self
+    from collections.abc import Mapping
 
-    Attributes = tuple[tuple[int, bytes], ...]
+    from .rtnetlink import Attributes
 
-NLM_F_REQUEST = 0x01
-NLM_F_ACK = 0x04
-NLM_F_ROOT = 0x100
-NLM_F_MATCH = 0x200
-NLM_F_DUMP = NLM_F_ROOT | NLM_F_MATCH
-NLM_F_REPLACE = 0x100
-NLM_F_EXCL = 0x200
-NLM_F_CREATE = 0x400
+AF_UNSPEC = 0
+AF_INET = 2
+AF_INET6 = 10
 
-RTM_NEWLINK = 16
-RTM_DELLINK = 17
-RTM_GETLINK = 18
-RTM_NEWADDR = 20
-RTM_GETADDR = 22
-RTM_NEWROUTE = 24
-RTM_GETROUTE = 26
+IFF_UP = 0x1
+IFF_LOOPBACK = 0x8
 
-_NAMES = {
-    RTM_NEWLINK: "RTM_NEWLINK",
-    RTM_DELLINK: "RTM_DELLINK",
-    RTM_GETLINK: "RTM_GETLINK",
-    RTM_NEWADDR: "RTM_NEWADDR",
-    RTM_GETADDR: "RTM_GETADDR",
-    RTM_NEWROUTE: "RTM_NEWROUTE",
-    RTM_GETROUTE: "RTM_GETROUTE",
-}
+_IFLA_ADDRESS = 1
+_IFLA_IFNAME = 3
+_IFLA_MTU = 4
+_IFLA_LINK = 5
+_IFLA_MASTER = 10
+_IFLA_LINKINFO = 18
+_IFLA_NET_NS_FD = 28
+_IFLA_INFO_KIND = 1
 
-_NLMSG_ERROR = 2
-_NLMSG_DONE = 3
-_NLM_F_DUMP_INTR = 0x10
-_NLM_F_CAPPED = 0x100
-_NLM_F_ACK_TLVS = 0x200
-_NLMSGERR_ATTR_MSG = 1
-_NLA_TYPE_MASK = 0x3FFF  # without NLA_F_NESTED and NLA_F_NET_BYTEORDER
+_IFA_LOCAL = 2
+_IFA_ADDRESS = 1
+_IFA_LABEL = 3
+_IFA_CACHEINFO = 6
+_IFA_FLAGS = 8
+_IFA_TARGET_NETNSID = 10
+_IFA_F_NODAD = 0x02
+_IFA_F_DADFAILED = 0x08
+_IFA_F_PERMANENT = 0x80
+_RT_SCOPE_LINK = 253
 
-_AF_NETLINK = 16
-_SOCK_RAW = 3
-_NETLINK_ROUTE = 0
-_SOL_NETLINK = 270
-_NETLINK_CAP_ACK = 10
-_NETLINK_EXT_ACK = 11
-_NETLINK_GET_STRICT_CHK = 12
-_MSG_TRUNC = 0x20
+_RTA_OIF = 4
+_RTA_GATEWAY = 5
+_RTA_MULTIPATH = 9
+_RTA_CACHEINFO = 12
+_RTA_TABLE = 15
+_RTA_VIA = 18
+_RTA_EXPIRES = 23
+_RTA_NH_ID = 30
+_RT_TABLE_LOCAL = 255
+_RTPROT_REDIRECT = 1
+_RTPROT_KERNEL = 2
+_RTN_UNICAST = 1
+_RTM_F_CLONED = 0x200
+_RTNH_F_SETTABLE = 0x02 | 0x04  # PERVASIVE, ONLINK; the others are states that a request may not hold
+_USER_HZ = 100
 
-_HEADER = struct.Struct("=IHHII")  # struct nlmsghdr: length, type, flags, sequence, port
-_ATTRIBUTE = struct.Struct("=HH")  # struct nlattr: length, type
-_ADDRESS = struct.Struct("=HHII")  # struct sockaddr_nl: family, padding, port, groups
-_ERROR = struct.Struct("=i")
-_BUFFER_SIZE = 256 * 1024
-_DUMP_ATTEMPTS = 16
-
-_socket = libc.socket
-_socket.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int)
-_setsockopt = libc.setsockopt
-_setsockopt.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_void_p, ctypes.c_uint32)
-_sendto = libc.sendto
-_sendto.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_char_p, ctypes.c_uint32)
-_sendto.restype = ctypes.c_ssize_t
-_recvfrom = libc.recvfrom
-_recvfrom.argtypes = (
-    ctypes.c_int,
-    ctypes.c_void_p,
-    ctypes.c_size_t,
-    ctypes.c_int,
-    ctypes.c_void_p,
-    ctypes.POINTER(ctypes.c_uint32),
-)
-_recvfrom.restype = ctypes.c_ssize_t
+_IFINFO = struct.Struct("=BxHiII")  # struct ifinfomsg: family, type, index, flags, change
+_IFADDR = struct.Struct("=BBBBi")  # struct ifaddrmsg: family, prefixlen, flags, scope, index
+_RTMSG = struct.Struct("=BBBBBBBBI")  # struct rtmsg: family, dst_len, src_len, tos, table, protocol, scope, type, flags
+_RTNEXTHOP = struct.Struct("=HBBi")  # struct rtnexthop: length, flags, hops, index
+_U32 = struct.Struct("=I")
 
 
-class MalformedMessage(ValueError):
-    """The lengths in a netlink message contradict each other."""
+class Link:
+    """One interface. `kind` is what made it (`veth`, `dummy`; empty for hardware), `address` its link address.
+
+    `link` is the index of its lower or peer interface, `master` that of its bridge or bond; 0 for none. `type` is
+    ARPHRD_*.
+    """
+
+    __slots__ = ("address", "attributes", "flags", "index", "kind", "link", "master", "mtu", "name", "type")
+
+    def __init__(self, payload: bytes) -> None:
+        _, self.type, self.index, self.flags, _ = _IFINFO.unpack_from(payload)
+        self.attributes = unpack_attributes(payload[_IFINFO.size :])
+        values = dict(self.attributes)
+        self.name = _text(values.get(_IFLA_IFNAME, b""))
+        self.mtu = _u32(values.get(_IFLA_MTU))
+        self.address = values.get(_IFLA_ADDRESS, b"")
+        self.link = _u32(values.get(_IFLA_LINK))
+        self.master = _u32(values.get(_IFLA_MASTER))
+        self.kind = _text(dict(unpack_attributes(values.get(_IFLA_LINKINFO, b""))).get(_IFLA_INFO_KIND, b""))
+
+    @property
+    def up(self) -> bool:
+        """Whether it was set up, which says nothing of a carrier."""
+        return bool(self.flags & IFF_UP)
+
+    @property
+    def loopback(self) -> bool:
+        """Whether it is the loopback interface, which cannot be moved."""
+        return bool(self.flags & IFF_LOOPBACK)
+
+    def __repr__(self) -> str:
+        return f"Link({self.index}, {self.name!r}, kind={self.kind!r}, mtu={self.mtu}, up={self.up})"
 
 
-def pack_attributes(attributes: Iterable[tuple[int, bytes]]) -> bytes:
-    """Attributes as a message carries them: each a length, a type, the value, and padding to four bytes."""
+class Address:
+    """One address of an interface, with the attributes (IFA_*) as the kernel gave them."""
+
+    __slots__ = ("attributes", "family", "flags", "index", "prefixlen", "scope")
+
+    def __init__(self, payload: bytes) -> None:
+        self.family, self.prefixlen, self.flags, self.scope, self.index = _IFADDR.unpack_from(payload)
+        self.attributes: Attributes = unpack_attributes(payload[_IFADDR.size :])
+        self.flags = _u32(dict(self.attributes).get(_IFA_FLAGS), self.flags)
+
+    @property
+    def address(self) -> bytes:
+        """The address itself, 4 or 16 bytes."""
+        values = dict(self.attributes)
+        return values.get(_IFA_LOCAL) or values.get(_IFA_ADDRESS, b"")
+
+    def __repr__(self) -> str:
+        return f"Address({self.address.hex()}/{self.prefixlen}, index={self.index})"
+
+
+class Route:
+    """One route, with the attributes (RTA_*) as the kernel gave them. `table` is the full 32-bit number."""
+
+    __slots__ = (
+        "attributes",
+        "dst_len",
+        "family",
+        "flags",
+        "protocol",
+        "scope",
+        "src_len",
+        "table",
+        "tos",
+        "type",
+    )
+
+    def __init__(self, payload: bytes) -> None:
+        self.family, self.dst_len, self.src_len, self.tos, table, self.protocol, self.scope, self.type, self.flags = (
+            _RTMSG.unpack_from(payload)
+        )
+        self.attributes: Attributes = unpack_attributes(payload[_RTMSG.size :])
+        self.table = _u32(dict(self.attributes).get(_RTA_TABLE), table)
+
+    @property
+    def indexes(self) -> tuple[int, ...]:
+        """The interfaces that it leads to; several for a multipath route, none for a blackhole."""
+        values = dict(self.attributes)
+        if _RTA_MULTIPATH in values:
+            return tuple(hop[2] for hop in _hops(values[_RTA_MULTIPATH]))
+        return (_u32(values[_RTA_OIF]),) if _RTA_OIF in values else ()
+
+    @property
+    def has_gateway(self) -> bool:
+        """Whether another route must lead to its next hop first."""
+        return any(kind in (_RTA_GATEWAY, _RTA_VIA, _RTA_MULTIPATH) for kind, _ in self.attributes)
+
+    def __repr__(self) -> str:
+        return f"Route(family={self.family}, dst_len={self.dst_len}, table={self.table}, indexes={self.indexes})"
+
+
+def _text(value: bytes) -> str:
+    return value.rstrip(b"\0").decode("utf-8", "surrogateescape")
+
+
+def _u32(value: bytes | None, default: int = 0) -> int:
+    return default if value is None else int(_U32.unpack(value)[0])
+
+
+def _hops(data: bytes) -> list[tuple[int, int, int, bytes]]:
+    """Flags, weight, index and attributes of each next hop of a multipath route."""
+    hops = []
+    while len(data) >= _RTNEXTHOP.size:
+        length, flags, weight, index = _RTNEXTHOP.unpack_from(data)
+        if not _RTNEXTHOP.size <= length <= len(data):
+            raise failure("netlink", errno.EBADMSG, None, f"next hop of {length} bytes in {len(data)}")
+        hops.append((flags, weight, index, data[_RTNEXTHOP.size : length]))
+        data = data[length + -length % 4 :]
+    return hops
+
+
+def links(netlink: Netlink | None = None) -> list[Link]:
+    """All interfaces of the namespace."""
+    return [Link(answer) for answer in _dump(netlink, RTM_GETLINK, _IFINFO.pack(0, 0, 0, 0, 0))]
+
+
+def addresses(index: int | None = None, netlink: Netlink | None = None) -> list[Address]:
+    """Addresses of one interface or of all, in the order in which they are to be added again."""
+    found = [Address(answer) for answer in _dump(netlink, RTM_GETADDR, _IFADDR.pack(0, 0, 0, 0, 0))]
+    return [each for each in found if index in (None, each.index) and not _kernel_made_address(each)]
+
+
+def _kernel_made_address(address: Address) -> bool:
+    return address.family == AF_INET6 and address.scope == _RT_SCOPE_LINK and bool(address.flags & _IFA_F_PERMANENT)
+
+
+def routes(index: int | None = None, netlink: Netlink | None = None) -> list[Route]:
+    """Routes that lead to one interface, or all, in the order in which they are to be added again."""
+    found = [Route(answer) for answer in _dump(netlink, RTM_GETROUTE, _RTMSG.pack(0, 0, 0, 0, 0, 0, 0, 0, 0))]
+    wanted = [each for each in found if not _kernel_made_route(each) and (index is None or index in each.indexes)]
+    return sorted(wanted, key=lambda route: route.has_gateway)
+
+
+def _kernel_made_route(route: Route) -> bool:
+    return (
+        route.protocol in (_RTPROT_KERNEL, _RTPROT_REDIRECT)
+        or route.table == _RT_TABLE_LOCAL
+        or bool(route.flags & _RTM_F_CLONED)
+        or route.family not in (AF_INET, AF_INET6)
+    )
+
+
+def _dump(netlink: Netlink | None, kind: int, payload: bytes) -> list[bytes]:
+    if netlink is not None:
+        return netlink.dump(kind, payload)
+    with Netlink() as own:
+        return own.dump(kind, payload)
+
+
+def _request(netlink: Netlink | None, kind: int, payload: bytes, flags: int = 0) -> None:
+    if netlink is not None:
+        netlink.request(kind, payload, flags)
+        return
+    with Netlink() as own:
+        own.request(kind, payload, flags)
+
+
+def move_link(index: int, netns_fd: int, name: str | None = None, netlink: Netlink | None = None) -> None:
+    """Move an interface to another network namespace, renaming it on the way. It arrives down and without addresses.
+
+    EEXIST: the name is taken there. EINVAL: it cannot be moved (loopback, a bridge's own port of some kinds). Its
+    index changes if it is taken there.
+    """
+    attributes = [(_IFLA_NET_NS_FD, _U32.pack(netns_fd))]
+    if name is not None:
+        attributes.append((_IFLA_IFNAME, name.encode() + b"\0"))
+    _request(netlink, RTM_NEWLINK, _IFINFO.pack(0, 0, index, 0, 0) + pack_attributes(attributes))
+
+
+def set_link(
+    index: int,
+    up: bool | None = None,
+    mtu: int | None = None,
+    name: str | None = None,
+    netlink: Netlink | None = None,
+) -> None:
+    """Change an interface; None leaves as it is. `mtu` is in bytes."""
+    attributes = []
+    if mtu is not None:
+        attributes.append((_IFLA_MTU, _U32.pack(mtu)))
+    if name is not None:
+        attributes.append((_IFLA_IFNAME, name.encode() + b"\0"))
+    flags, change = (0, 0) if up is None else (IFF_UP if up else 0, IFF_UP)
+    _request(netlink, RTM_NEWLINK, _IFINFO.pack(0, 0, index, flags, change) + pack_attributes(attributes))
+
+
+def address_request(address: Address, index: int) -> bytes:
+    """The RTM_NEWADDR payload that makes this address again on the interface `index`.
+
+    IPv6 duplicate detection is left out: the address was in use on this very link, and until it ended no route could
+    name the address as its source.
+    """
+    flags = address.flags & ~_IFA_F_DADFAILED
+    if address.family == AF_INET6:
+        flags |= _IFA_F_NODAD
+    kept = [(kind, value) for kind, value in address.attributes if kind not in (_IFA_FLAGS, _IFA_TARGET_NETNSID)]
+    header = _IFADDR.pack(address.family, address.prefixlen, flags & 0xFF, address.scope, index)
+    return header + pack_attributes([*kept, (_IFA_FLAGS, _U32.pack(flags))])
+
+
+def add_address(address: Address, index: int | None = None, netlink: Netlink | None = None) -> None:
+    """Add an address that addresses() gave, to the interface `index` if that is another now. EEXIST: already there."""
+    payload = address_request(address, address.index if index is None else index)
+    _request(netlink, RTM_NEWADDR, payload, NLM_F_CREATE | NLM_F_EXCL)
+
+
+def route_request(route: Route, indexes: Mapping[int, int]) -> bytes:
+    """The RTM_NEWROUTE payload that makes this route again; `indexes` maps old interface indexes to new ones.
+
+    A route through a nexthop object becomes one with its next hops spelt out: the objects do not move. A lifetime
+    goes on with what is left of it.
+    """
+    attributes: list[tuple[int, bytes]] = []
+    for kind, value in route.attributes:
+        if kind == _RTA_OIF:
+            index = _u32(value)
+            attributes.append((kind, _U32.pack(indexes.get(index, index))))
+        elif kind == _RTA_MULTIPATH:
+            attributes.append((kind, _moved_hops(value, indexes)))
+        elif kind == _RTA_CACHEINFO:
+            expires = struct.unpack_from("=i", value, 8)[0]  # struct rta_cacheinfo: clntref, lastuse, expires
+            if expires > 0 and route.family == AF_INET6:
+                attributes.append((_RTA_EXPIRES, _U32.pack(max(1, expires // _USER_HZ))))
+        elif kind != _RTA_NH_ID:
+            attributes.append((kind, value))
+    table = route.table if route.table < 256 else 0
+    flags = route.flags & _RTNH_F_SETTABLE
+    header = (route.family, route.dst_len, route.src_len, route.tos, table, route.protocol, route.scope, route.type)
+    return _RTMSG.pack(*header, flags) + pack_attributes(attributes)
+
+
+def _moved_hops(data: bytes, indexes: Mapping[int, int]) -> bytes:
     parts = []
-    for kind, value in attributes:
-        length = _ATTRIBUTE.size + len(value)
-        if length > 0xFFFF:
-            raise ValueError(f"netlink attribute {kind}: {len(value)} bytes do not fit")
-        parts.append(_ATTRIBUTE.pack(length, kind) + value + bytes(-length % 4))
+    for flags, weight, index, attributes in _hops(data):
+        length = _RTNEXTHOP.size + len(attributes)
+        parts.append(_RTNEXTHOP.pack(length, flags & _RTNH_F_SETTABLE, weight, indexes.get(index, index)))
+        parts.append(attributes + bytes(-length % 4))
     return b"".join(parts)
 
 
-def unpack_attributes(data: bytes) -> Attributes:
-    """The (type, value) pairs of a message's end, in order; flag bits are taken off the types."""
-    attributes: list[tuple[int, bytes]] = []
-    offset = 0
-    while offset + _ATTRIBUTE.size <= len(data):
-        length, kind = _ATTRIBUTE.unpack_from(data, offset)
-        if length < _ATTRIBUTE.size or offset + length > len(data):
-            raise MalformedMessage(f"netlink attribute of {length} bytes at {offset} of {len(data)}")
-        attributes.append((kind & _NLA_TYPE_MASK, data[offset + _ATTRIBUTE.size : offset + length]))
-        offset += length + -length % 4
-    return tuple(attributes)
-
-
-def pack_message(kind: int, flags: int, sequence: int, payload: bytes) -> bytes:
-    """One message, as it is sent to the kernel."""
-    return _HEADER.pack(_HEADER.size + len(payload), kind, flags, sequence, 0) + payload
-
-
-def unpack_messages(data: bytes) -> list[tuple[int, int, int, bytes]]:
-    """The messages of one datagram: type, flags, sequence number, payload."""
-    messages: list[tuple[int, int, int, bytes]] = []
-    offset = 0
-    while offset + _HEADER.size <= len(data):
-        length, kind, flags, sequence, _ = _HEADER.unpack_from(data, offset)
-        if length < _HEADER.size or offset + length > len(data):
-            raise MalformedMessage(f"netlink message of {length} bytes at {offset} of {len(data)}")
-        messages.append((kind, flags, sequence, data[offset + _HEADER.size : offset + length]))
-        offset += length + -length % 4
-    return messages
-
-
-def extended_error(flags: int, payload: bytes) -> str:
-    """What the kernel says in an NLMSG_ERROR beside the number; empty if nothing."""
-    if not flags & _NLM_F_ACK_TLVS:
-        return ""
-    echoed = _HEADER.unpack_from(payload, _ERROR.size)[0]
-    start = _ERROR.size + (_HEADER.size if flags & _NLM_F_CAPPED else echoed + -echoed % 4)
-    for kind, value in unpack_attributes(payload[start:]):
-        if kind == _NLMSGERR_ATTR_MSG:
-            return value.rstrip(b"\0").decode("utf-8", "replace")
-    return ""
-
-
-class Netlink:
-    """A rtnetlink socket of the current network namespace. A context manager.
-
-    An OSError's strerror begins with the message's type (`RTM_NEWADDR: `) and ends with the kernel's reason.
-    """
-
-    def __init__(self) -> None:
-        self._sequence = 0
-        self._buffer = ctypes.create_string_buffer(_BUFFER_SIZE)
-        self._fd = check("socket AF_NETLINK", _socket(_AF_NETLINK, _SOCK_RAW | os.O_CLOEXEC, _NETLINK_ROUTE))
-        try:
-            for option in (_NETLINK_EXT_ACK, _NETLINK_CAP_ACK, _NETLINK_GET_STRICT_CHK):
-                value = ctypes.c_int(1)
-                check("setsockopt", _setsockopt(self._fd, _SOL_NETLINK, option, ctypes.byref(value), 4))
-        except BaseException:
-            self.close()
-            raise
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
-
-    def fileno(self) -> int:
-        """The descriptor; -1 once closed."""
-        return self._fd
-
-    def close(self) -> None:
-        """Close the socket."""
-        if self._fd >= 0:
-            fd, self._fd = self._fd, -1
-            os.close(fd)
-
-    def request(self, kind: int, payload: bytes, flags: int = 0) -> None:
-        """Send one request and wait for the kernel's answer; an error is raised."""
-        sequence = self._send(kind, flags | NLM_F_REQUEST | NLM_F_ACK, payload)
-        while True:
-            for answer, answer_flags, answer_sequence, body in self._receive():
-                if answer_sequence == sequence and answer == _NLMSG_ERROR:
-                    self._raise_error(kind, answer_flags, body)
-                    return
-
-    def dump(self, kind: int, payload: bytes) -> list[bytes]:
-        """Send one dump request: the payloads of all answers. A list that changed meanwhile is asked for again."""
-        for _ in range(_DUMP_ATTEMPTS):
-            answers = self._dump_once(kind, payload)
-            if answers is not None:
-                return answers
-        raise failure(_NAMES.get(kind, str(kind)), errno.EINTR, None, "the list kept changing while it was read")
-
-    def _dump_once(self, kind: int, payload: bytes) -> list[bytes] | None:
-        sequence = self._send(kind, NLM_F_REQUEST | NLM_F_DUMP, payload)
-        answers: list[bytes] = []
-        interrupted = False
-        while True:
-            for answer, flags, answer_sequence, body in self._receive():
-                if answer_sequence != sequence:
-                    continue  # left over from a request that was given up
-                interrupted |= bool(flags & _NLM_F_DUMP_INTR)
-                if answer == _NLMSG_ERROR:
-                    self._raise_error(kind, flags, body)
-                elif answer == _NLMSG_DONE:
-                    if len(body) >= _ERROR.size:
-                        self._raise_error(kind, 0, body)
-                    return None if interrupted else answers
-                else:
-                    answers.append(body)
-
-    def _raise_error(self, kind: int, flags: int, body: bytes) -> None:
-        number = -_ERROR.unpack_from(body)[0]
-        if number:
-            raise failure(_NAMES.get(kind, str(kind)), number, None, extended_error(flags, body))
-
-    def _send(self, kind: int, flags: int, payload: bytes) -> int:
-        self._sequence += 1
-        message = pack_message(kind, flags, self._sequence, payload)
-        address = _ADDRESS.pack(_AF_NETLINK, 0, 0, 0)
-        check("sendto", _sendto(self._fd, message, len(message), 0, address, len(address)))
-        return self._sequence
-
-    def _receive(self) -> list[tuple[int, int, int, bytes]]:
-        """One datagram of the kernel. What others send to this port is passed over."""
-        address = ctypes.create_string_buffer(_ADDRESS.size)
-        while True:
-            size = ctypes.c_uint32(_ADDRESS.size)
-            length = _recvfrom(self._fd, self._buffer, _BUFFER_SIZE, _MSG_TRUNC, address, ctypes.byref(size))
-            if length == -1 and ctypes.get_errno() == errno.EINTR:
-                continue
-            check("recvfrom", length)
-            if length > _BUFFER_SIZE:
-                raise failure("recvfrom", errno.EMSGSIZE, None, f"netlink datagram of {length} bytes")
-            if _ADDRESS.unpack(address.raw)[2] == 0:
-                return unpack_messages(ctypes.string_at(self._buffer, length))
+def add_route(route: Route, indexes: Mapping[int, int] | None = None, netlink: Netlink | None = None) -> None:
+    """Add a route that routes() gave. EEXIST: already there; ENETUNREACH: its gateway cannot be reached yet."""
+    _request(netlink, RTM_NEWROUTE, route_request(route, indexes or {}), NLM_F_CREATE | NLM_F_EXCL)
