@@ -23,7 +23,18 @@ from lcinit.tools.links import link_names
 
 SUITE = "bookworm"
 PYTHON = "3.11"  # what SUITE ships; wheels are chosen for it, whichever Python runs this
-PACKAGES = ("python3-minimal", "libpython3-stdlib", "dash", "coreutils", "grep", "sed", "mount", "util-linux", "kmod")
+PACKAGES = (
+    "base-files",
+    "python3-minimal",
+    "libpython3-stdlib",
+    "dash",
+    "coreutils",
+    "grep",
+    "sed",
+    "mount",
+    "util-linux",
+    "kmod",
+)
 WHEELS = ("PyYAML>=6.0", "uvloop>=0.19", "aiofiles>=23.2")
 
 SITE = "/usr/lib/lcinit/site"
