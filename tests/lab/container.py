@@ -35,7 +35,10 @@ class Bind(NamedTuple):
 
 
 class Ended(NamedTuple):
-    """How a container ended: `status` is the manager's exit status, None where it has none; `reason` is its word."""
+    """How a container ended: `status` is the manager's exit status (128 + N for signal N), None where it has none.
+
+    `reason` is the manager's word for it, where it has one.
+    """
 
     status: int | None
     reason: str = ""
@@ -79,8 +82,6 @@ class Container:
         self.directory = tempfile.mkdtemp(prefix=f"{self.name}-")
         self.cgroup = os.path.join(cgroup2_mount(), self.name)
         os.mkdir(self.cgroup)
-        for part in ("manager", "payload"):
-            os.mkdir(os.path.join(self.cgroup, part))
         Container._alive.add(self)
 
     # -- what a driver says ------------------------------------------------------------------------------------------
@@ -95,7 +96,6 @@ class Container:
 
     #: directories that the manager writes to and the machine is not to keep: hidden by an empty tmpfs
     private_directories: ClassVar[tuple[str, ...]] = ("/run",)
-    unmounted: ClassVar[tuple[str, ...]] = ()
 
     # -- starting ----------------------------------------------------------------------------------------------------
 
@@ -138,11 +138,10 @@ class Container:
         targets = [(root + mount.target, mount.source) for mount in mounts]
         targets += [(root + target, "/") for target in tmpfs]
         stage = {
-            "cgroup": os.path.join(self.cgroup, "manager"),
+            "cgroup": self.cgroup,
             "overlay": overlay,
             "targets": targets,
             "tmpfs": self.private_directories,
-            "unmount": self.unmounted,
             "argv": list(self.command(self.specification)),
             "environment": self.manager_environment(),
         }
@@ -248,23 +247,33 @@ class Container:
         with self._changed:
             return self._printable()
 
+    def manager_pid(self) -> int:
+        """The manager's own process: the one child of the stage's PID 1 that the starter executed it in."""
+        assert self.process is not None
+        return self._poll(lambda: next(iter(descendants(self.process.pid)[1:2]), None), 10, "manager")  # type: ignore[union-attr]
+
     def pid1(self, timeout: float = 10) -> int:
         """The container's PID 1, as the outside numbers it. Changes when the manager starts the container again."""
-        return self._poll(self._find_pid1, timeout, "PID 1")
+        return self._poll(lambda: self._first_of_namespace(2), timeout, "PID 1")
 
-    def _find_pid1(self) -> int | None:
+    def guest_pid1(self, timeout: float = 30) -> int:
+        """PID 1 of a guest in a PID namespace nested in the container's, as the outside numbers it."""
+        return self._poll(lambda: self._first_of_namespace(3), timeout, "PID 1 of a nested guest")
+
+    def _first_of_namespace(self, depth: int) -> int | None:
+        """The process that is PID 1 `depth` namespaces further in than this one: 1 is the stage, 2 the container."""
         if self.process is None:
             return None
         for pid in descendants(self.process.pid):
-            if namespace_pids(pid)[1:] == [1] and self._is_init(pid):
+            numbers = namespace_pids(pid)
+            if len(numbers) == depth + 1 and numbers[-1] == 1 and self._has_other_root(pid):
                 return pid
         return None
 
-    def _is_init(self, pid: int) -> bool:
+    def _has_other_root(self, pid: int) -> bool:
         """Not the manager's own code, which is PID 1 for a moment before it executes init."""
-        root = os.path.join("/proc", str(pid), "root")
         try:
-            return not os.path.samestat(os.stat(root), os.stat("/"))
+            return not os.path.samestat(os.stat(f"/proc/{pid}/root/."), os.stat("/"))
         except OSError:
             return False
 

@@ -23,7 +23,7 @@ class Unshare(Container):
                 "binds": spec.binds,
                 "tmpfs": spec.tmpfs,
                 "read_only": spec.read_only,
-                "cgroup": os.path.join(self.cgroup, "payload"),
+                "cgroup": "/sys/fs/cgroup/payload",
                 "hostname": self.name,
             },
             "argv": [spec.init, *spec.arguments],
@@ -39,6 +39,10 @@ class Nspawn(Container):
 
     manager = "nspawn"
     options: tuple[str, ...] = ()
+
+    def manager_environment(self) -> dict[str, str]:
+        """Unified cgroups: nspawn looks for systemd in the image, finds none in a boot root and falls back to v1."""
+        return {**super().manager_environment(), "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1"}
 
     def command(self, spec: Specification) -> Sequence[str]:
         command = ["systemd-nspawn", "--quiet", f"--directory={spec.root}", f"--machine={self.name}"]
@@ -57,8 +61,7 @@ class Nspawn(Container):
 
     def poweroff(self) -> None:
         """SIGTERM to nspawn itself, which sends PID 1 SIGRTMIN+3 (systemd-nspawn(1), --kill-signal)."""
-        assert self.process is not None
-        self.process.send_signal(signal.SIGTERM)
+        os.kill(self.manager_pid(), signal.SIGTERM)
 
     def reboot(self) -> None:
         """SIGINT to PID 1, as `machinectl reboot` does."""
@@ -83,8 +86,6 @@ class LXC(Container):
             f"lxc.uts.name = {self.name}",
             "lxc.net.0.type = empty",
             "lxc.apparmor.profile = unconfined",
-            f"lxc.cgroup.dir.monitor = {self.name}/monitor",
-            f"lxc.cgroup.dir.container = {self.name}/container",
             f"lxc.init.cmd = {' '.join([spec.init, *spec.arguments])}",
             *(f"lxc.environment = {name}={value}" for name, value in spec.environment.items()),
         ]
@@ -104,8 +105,7 @@ class LXC(Container):
 
     def _ask(self, *options: str) -> None:
         """lxc-stop(1) in the monitor's mount namespace, where its command socket's directory is."""
-        assert self.process is not None
-        command = ["nsenter", "--target", str(self.process.pid), "--mount", "--", "lxc-stop"]
+        command = ["nsenter", "--target", str(self.manager_pid()), "--mount", "--pid", "--cgroup", "--", "lxc-stop"]
         command += ["-P", os.path.join(self.directory, "lxc"), "-n", self.name, "--nowait", *options]
         subprocess.run(command, check=True, timeout=30, stdin=subprocess.DEVNULL)
 

@@ -1,14 +1,14 @@
 """The process that becomes a container manager: `python3 starter.py SPECIFICATION` (a JSON file).
 
-It works before the manager does: dies with its parent, joins its own cgroup, takes its terminal, unshares the mount
-namespace, makes it private, and mounts there what the manager is to find. Nothing it does is seen outside. Run
-alone, with the standard library only, so that the same file serves as the inner half of a container started by
-unshare(1), where no manager makes /proc, /sys and /dev.
+It works before the manager does: dies with its parent, joins its own cgroup, takes its terminal, and gives the
+manager mount, PID and cgroup namespaces of its own, so that nothing a manager leaves behind (mounts, daemons, cgroups,
+state in /run) reaches the machine or survives it. It runs alone, with the standard library only, so that the same file
+serves as the inner half of a container started by unshare(1), where no manager makes /proc, /sys and /dev.
 
-Keys, all optional but `argv`: `cgroup` (directory to join), `terminal` (0: standard input becomes the controlling
-one), `overlay` {lower, upper, work, root}, `directories` and `files` (made to exist), `tmpfs` (directories),
-`unmount`, `container` {root, binds, tmpfs, read_only, cgroup, hostname}: be the minimal manager and enter `root`;
-`environment` (the whole one), `argv`.
+Keys for the outer half: `cgroup` (cgroup2 directory to join: the root of all that the manager sees of cgroups),
+`terminal` (0: standard input becomes the controlling terminal), `tmpfs` (directories to hide), `overlay` {lower,
+upper, work, root}, `targets` ([path to make, path of the same type]). For the inner half: `container` {root, binds,
+tmpfs, read_only, cgroup, hostname}. For both: `environment` (the whole one) and `argv`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from typing import Any
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT = 1, 2, 4, 8, 32
 MS_BIND, MS_MOVE, MS_REC, MS_PRIVATE, MS_SLAVE = 4096, 8192, 16384, 1 << 18, 1 << 19
 MNT_DETACH = 2
-CLONE_NEWNS, CLONE_NEWCGROUP = 0x00020000, 0x02000000
+CLONE_NEWNS, CLONE_NEWCGROUP, CLONE_NEWPID = 0x00020000, 0x02000000, 0x20000000
 PR_SET_PDEATHSIG = 1
 SYS_PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
 
@@ -87,6 +87,7 @@ def enter_container(container: dict[str, Any]) -> None:
     """What a minimal manager does between its namespaces and /sbin/init. The caller made all but the cgroup one."""
     root = container["root"]
     if container.get("cgroup"):
+        os.makedirs(container["cgroup"], exist_ok=True)
         with open(f"{container['cgroup']}/cgroup.procs", "w") as procs:
             procs.write("0")  # whoever writes: no process id of this PID namespace means anything outside
         check(libc.unshare(CLONE_NEWCGROUP), "unshare the cgroup namespace")
@@ -113,26 +114,45 @@ def enter_container(container: dict[str, Any]) -> None:
     os.chdir("/")
 
 
-def stage(spec: dict[str, Any]) -> None:
-    """Everything outside the container: see the module's text."""
-    if spec.get("cgroup"):
-        with open(f"{spec['cgroup']}/cgroup.procs", "w") as procs:
-            procs.write("0")
+def die_with_parent() -> None:
     check(libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0), "PR_SET_PDEATHSIG")
+
+
+def exit_as(status: int) -> None:
+    """End as a shell tells of a child: its status, or 128 + the signal."""
+    os._exit(os.WEXITSTATUS(status) if os.WIFEXITED(status) else 128 + os.WTERMSIG(status))
+
+
+def stage(spec: dict[str, Any]) -> None:
+    """Everything outside the container: see the module's text. Returns in the process that becomes the manager."""
+    die_with_parent()
+    with open(f"{spec['cgroup']}/cgroup.procs", "w") as procs:
+        procs.write("0")
     if "terminal" in spec:
         fcntl.ioctl(spec["terminal"], termios.TIOCSCTTY, 0)
-    check(libc.unshare(CLONE_NEWNS), "unshare the mount namespace")
+    check(libc.unshare(CLONE_NEWNS | CLONE_NEWCGROUP | CLONE_NEWPID), "unshare")
+    first = os.fork()
+    if first:
+        exit_as(os.waitpid(first, 0)[1])
+    # PID 1 of the stage. Managers read /proc/1/cgroup to learn the root of the hierarchy: it must be inside too.
+    die_with_parent()
     mount("none", "/", None, MS_REC | MS_PRIVATE)
+    mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC)
+    check(libc.umount2(b"/sys/fs/cgroup", MNT_DETACH), "unmount /sys/fs/cgroup")
+    mount("cgroup2", "/sys/fs/cgroup", "cgroup2", MS_NOSUID | MS_NODEV | MS_NOEXEC)
     for target in spec.get("tmpfs", ()):
         mount("tmpfs", target, "tmpfs", MS_NOSUID | MS_NODEV, "mode=755")
-    for target in spec.get("unmount", ()):
-        check(libc.umount2(target.encode(), MNT_DETACH), f"unmount {target}")
     overlay = spec.get("overlay")
     if overlay:
         options = f"lowerdir={overlay['lower']},upperdir={overlay['upper']},workdir={overlay['work']}"
         mount("overlay", overlay["root"], "overlay", 0, options)
     for path, like in spec.get("targets", ()):
         make_target(path, like)
+    manager = os.fork()
+    while manager:
+        pid, status = os.wait()
+        if pid == manager:
+            exit_as(status)  # and whatever is left in this PID namespace dies
 
 
 def main() -> None:
