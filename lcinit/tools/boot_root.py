@@ -53,7 +53,7 @@ sys.exit(main(sys.argv))
 """
 
 # Never read by lcinit, and most of the size of what the packages bring.
-_UNWANTED = (
+UNWANTED = (
     "usr/share/doc",
     "usr/share/man",
     "usr/share/info",
@@ -96,7 +96,7 @@ def install_debian(directory: str, *, suite: str = SUITE, mirror: str | None = N
     if mirror:
         command.append(mirror)
     _run(command, "unpack Debian")
-    for path in _UNWANTED:
+    for path in UNWANTED:
         shutil.rmtree(os.path.join(directory, path), ignore_errors=True)
     for path in ("mnt/root", "mnt/cache", "mnt/layers", "proc", "sys", "dev", "run", "tmp", "root", "var/tmp"):
         os.makedirs(os.path.join(directory, path), exist_ok=True)

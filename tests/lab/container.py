@@ -137,7 +137,7 @@ class Container:
         self.specification = Specification(root, tuple(mounts), tmpfs, dict(env or {}), init, tuple(args), read_only)
         targets = [(root + mount.target, mount.source) for mount in mounts]
         targets += [(root + target, "/") for target in tmpfs]
-        stage = {
+        stage: dict[str, object] = {
             "cgroup": self.cgroup,
             "overlay": overlay,
             "targets": targets,

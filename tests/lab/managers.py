@@ -114,3 +114,6 @@ class LXC(Container):
 
     def reboot(self) -> None:
         self._ask("--reboot")
+
+
+DRIVERS: dict[str, type[Container]] = {driver.manager: driver for driver in (Unshare, Nspawn, LXC)}
