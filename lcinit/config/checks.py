@@ -1,0 +1,99 @@
+"""What one key demands of another. Nothing that a user wrote is ever ignored: what would have no effect is refused."""
+
+from __future__ import annotations
+
+from lcinit.config.shapes import INVALID
+from lcinit.config.values import Capabilities, Devices, Namespaces, Network
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Final
+
+    from lcinit.config.shapes import Reading
+
+_DONE_BY_SETUP: Final[dict[str, Any]] = {
+    "id_map": (None, False),
+    "devices": Devices(),
+    "namespaces": Namespaces(),
+    "hostname": None,
+    "network": Network(),
+    "mounts": (),
+    "fstab": None,
+    "capabilities": Capabilities(),
+    "root.read_only": False,
+}
+"""What the set-up does, and what each key reads into where it asks for nothing."""
+
+
+def check(reading: Reading) -> None:
+    """Note every contradiction between keys. Keys that are wrong in themselves take no part."""
+    _set_up(reading)
+    _root(reading)
+    _network(reading)
+    _capabilities(reading)
+    _stop(reading)
+
+
+def _given(reading: Reading, path: str, nothing: Any) -> bool:
+    """Whether the key was given, is right in itself, and asks for something."""
+    return reading.value(path, nothing) not in (nothing, INVALID)
+
+
+def _refuse(reading: Reading, path: str, what: str, right: str) -> None:
+    node, _ = reading.found[path]
+    reading.problem(node, path, what, right)
+
+
+def _mode(reading: Reading) -> str:
+    """The mode of setup, wherever it was written; empty when it is wrong."""
+    setup = reading.value("setup", None)
+    if setup is INVALID:
+        mode = reading.value("setup.mode", "auto")
+        return mode if isinstance(mode, str) else ""
+    return setup.mode if setup is not None else "auto"
+
+
+def _set_up(reading: Reading) -> None:
+    if _mode(reading) != "none":
+        return
+    for path, nothing in _DONE_BY_SETUP.items():
+        if _given(reading, path, nothing):
+            _refuse(reading, path, "has no effect while setup.mode is none", "leave it out, or write setup.mode: auto")
+
+
+def _root(reading: Reading) -> None:
+    if reading.value("root.path", "") is not None:
+        return
+    if _given(reading, "root.mode", "none"):
+        _refuse(reading, "root.mode", "there is no guest root to enter: root.path is null", "write none, or a path")
+    if _given(reading, "root.read_only", False):
+        _refuse(reading, "root.read_only", "there is no guest root: root.path is null", "leave it out, or write a path")
+
+
+def _network(reading: Reading) -> None:
+    namespaces = reading.value("namespaces", Namespaces())
+    if namespaces is INVALID:
+        return
+    if not namespaces.uts and _given(reading, "hostname", None):
+        right = "write namespaces.uts: true, else it would rename what is outside"
+        _refuse(reading, "hostname", "the guest has no host name of its own", right)
+    if not namespaces.network:
+        interfaces = reading.value("network.interfaces", "auto")
+        if interfaces not in ("auto", "none", (), INVALID):
+            right = "write namespaces.network: true, or interfaces: none"
+            _refuse(reading, "network.interfaces", "the guest has no network namespace to move them to", right)
+
+
+def _capabilities(reading: Reading) -> None:
+    drop, keep = (reading.value(f"capabilities.{key}", ()) for key in ("drop", "keep"))
+    if drop is INVALID or keep is INVALID:
+        return
+    both = [name for name in keep if name in drop]
+    if both:
+        _refuse(reading, "capabilities.keep", f"{', '.join(both)} is in drop too", "keep it in one of them")
+
+
+def _stop(reading: Reading) -> None:
+    if _given(reading, "exec.stop", ()) and reading.value("initctl", False) not in (True, INVALID):
+        right = "write initctl: true, or leave it out"
+        _refuse(reading, "exec.stop", "nobody asks the guest after a handoff without initctl", right)

@@ -1,0 +1,101 @@
+"""Every problem of a file, with its place, its key and what would be right; raised all at once."""
+
+from __future__ import annotations
+
+from lcinit.errors import ConfigError
+from lcinit.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Final
+
+MAX_PROBLEMS: Final = 100
+"""No more than this many problems are kept of one file: an alias can repeat one mistake thousands of times."""
+
+_SHOWN = 60
+
+
+class Problem(Record):
+    """One mistake. `line` and `column` count from 1; `path` is the key, as in `exec.before[0].timeout`."""
+
+    line: int
+    column: int
+    path: str
+    what: str
+    right: str
+
+    def text(self, name: str) -> str:
+        """`FILE:LINE:COLUMN: KEY.PATH: what is wrong; what would be right`."""
+        return f"{name}:{self.line}:{self.column}: {self.path}: {self.what}; {self.right}"
+
+
+class InvalidFile(ConfigError):
+    """All problems of one file, sorted by place. The message holds one line for each."""
+
+    def __init__(self, name: str, problems: tuple[Problem, ...], dropped: int = 0) -> None:
+        lines = [problem.text(name) for problem in problems]
+        if dropped:
+            lines.append(f"{name}: and {dropped} more problems")
+        super().__init__("\n".join(lines))
+        self.name = name
+        self.problems = problems
+
+
+class Unfit(Exception):
+    """A value that has the right type and yet is wrong: what is wrong, and what would be right."""
+
+    def __init__(self, what: str, right: str) -> None:
+        super().__init__(what)
+        self.what = what
+        self.right = right
+
+
+class Problems:
+    """Collects the problems of the file `name`."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._found: dict[tuple[int, int, str, str], Problem] = {}
+        self._dropped = 0
+
+    def __bool__(self) -> bool:
+        return bool(self._found)
+
+    def add(self, line: int, column: int, path: str, what: str, right: str) -> None:
+        """Note a problem; the same one at the same place is noted once."""
+        key = (line, column, path, what)
+        if key in self._found:
+            return
+        if len(self._found) >= MAX_PROBLEMS:
+            self._dropped += 1
+            return
+        self._found[key] = Problem(line=line, column=column, path=path, what=what, right=right)
+
+    def error(self) -> InvalidFile:
+        """The error that holds everything noted so far."""
+        ordered = sorted(self._found.values(), key=lambda p: (p.line, p.column, p.path, p.what))
+        return InvalidFile(self.name, tuple(ordered), self._dropped)
+
+    def raise_if_any(self) -> None:
+        """Raise InvalidFile when something was noted."""
+        if self._found:
+            raise self.error()
+
+
+def quoted(text: str) -> str:
+    """A text as a message shows it: in double quotes, on one line, control characters escaped, not too long."""
+    if len(text) > _SHOWN:
+        text = text[: _SHOWN - 1] + "…"
+    inner = repr(text)
+    if inner[0] == "'":
+        inner = '"' + inner[1:-1].replace('"', '\\"').replace("\\'", "'") + '"'
+    return inner
+
+
+def closest(word: str, known: Iterable[str]) -> str:
+    """The known word that `word` most likely stands for; empty when none is near."""
+    import difflib  # needed for a mistake only, and as dear as this whole package
+
+    near = difflib.get_close_matches(word[:_SHOWN], list(known), n=1, cutoff=0.6)
+    return near[0] if near else ""

@@ -1,0 +1,358 @@
+"""Strict YAML: bytes to a tree of nodes that know their place. No I/O.
+
+The parser is libyaml's, through PyYAML, read event by event: nothing recurses, so the depth of a document never
+touches the C stack, and the caps on depth and size hold before anything is built. Plain scalars are resolved as in
+YAML 1.1, less everything that people read otherwise: `010`, `0x10`, `1_000`, `1:30`, `1e3` are refused with the form
+to write, as are tags, merge keys, duplicate keys and a second document. Aliases are accepted as long as the document
+stays below the cap with all of them expanded.
+"""
+
+from __future__ import annotations
+
+from lcinit.config.diagnostics import Problems, quoted
+from lcinit.errors import EX_OSERR, LcinitError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Final, NoReturn
+
+MAX_BYTES: Final = 1 << 20
+MAX_DEPTH: Final = 32
+"""Nested collections, aliases expanded."""
+MAX_NODES: Final = 20_000
+"""Scalars and collections, keys too, aliases expanded."""
+
+ROOT_PATH: Final = "(document)"
+"""What stands for the key path of the document itself in a message."""
+
+# What a node can be. A BAD one was reported when it was read: nobody reports it again.
+NULL: Final = "null"
+FLAG: Final = "flag"
+NUMBER: Final = "number"
+DECIMAL: Final = "decimal"
+TEXT: Final = "text"
+LIST: Final = "list"
+MAP: Final = "map"
+BAD: Final = "bad"
+
+_WORDS: Final[dict[str, tuple[str, bool | None]]] = {
+    **dict.fromkeys(("", "~", "null", "Null", "NULL"), (NULL, None)),
+    **{form: (FLAG, True) for word in ("yes", "true", "on") for form in (word, word.title(), word.upper())},
+    **{form: (FLAG, False) for word in ("no", "false", "off") for form in (word, word.title(), word.upper())},
+}
+_NUMERIC_START: Final = frozenset("+-.0123456789")
+_NUMERIC: Final = frozenset("0123456789abcdefABCDEFxXoOinIN_.:+-")
+# Everything that YAML 1.1 or 1.2 calls a number, beside plain decimal integers and fractions.
+_ODD_NUMBER: Final = (
+    r"[-+]?(?:0b[01_]+|0o[0-7_]+|0x[0-9a-fA-F_]+|[0-9][0-9_]*(?::[0-5]?[0-9])+(?:\.[0-9_]*)?"
+    r"|(?:[0-9][0-9_]*\.?[0-9_]*|\.[0-9][0-9_]*)(?:[eE][-+]?[0-9]+)?|\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))"
+)
+_MAX_DIGITS: Final = 18
+
+_SYNTAX_HINTS: Final = {
+    "mapping values are not allowed in this context": "indent keys of one mapping alike, and put text that holds "
+    '": " in quotes',
+    "did not find expected key": "indent keys of one mapping alike, and entries of one list alike",
+    "could not find expected ':'": 'write "key: value", and put longer text in quotes',
+    "found unexpected end of stream": "close the quotation",
+    "did not find expected ',' or ']'": "close the list with ]",
+    "did not find expected ',' or '}'": "close the mapping with }",
+    "found character that cannot start any token": "put text that begins with a special character in quotes",
+}
+
+
+class Node:
+    """One value of a document.
+
+    `kind` is one of the constants above; `value` is None, bool, int, float, str, a list of nodes, or a list of pairs
+    of nodes. `raw` is a scalar as written. `line` and `column` count from 1. `weight` counts this node and all below
+    it, `height` the collections on the longest way down.
+    """
+
+    __slots__ = ("column", "height", "kind", "line", "raw", "value", "weight")
+
+    def __init__(self, kind: str, value: Any, line: int, column: int, raw: str = "") -> None:
+        self.kind = kind
+        self.value = value
+        self.line = line
+        self.column = column
+        self.raw = raw
+        self.weight = 1
+        self.height = 0
+
+    def get(self, key: str) -> Node | None:
+        """The value of a key; None where there is none or this is no mapping."""
+        if self.kind == MAP:
+            for name, value in self.value:
+                if name.value == key:
+                    return value  # type: ignore[no-any-return]
+        return None
+
+
+class _Open:
+    """A collection whose end has not been read."""
+
+    __slots__ = ("key", "node", "seen")
+
+    def __init__(self, node: Node) -> None:
+        self.node = node
+        self.key: Node | None = None
+        self.seen: dict[str, int] = {}
+
+
+def compose(data: bytes, problems: Problems) -> Node:
+    """The document in `data`; an empty one is a null node.
+
+    Problems that leave the structure readable are noted in `problems`, and their nodes are BAD; others are raised
+    as InvalidFile, with all that was noted before. LcinitError when PyYAML was built without libyaml.
+    """
+    if len(data) > MAX_BYTES:
+        problems.add(1, 1, ROOT_PATH, f"holds more than {MAX_BYTES} bytes", "write a shorter file")
+        raise problems.error()
+    return _Composer(_decode(data, problems), problems).compose()
+
+
+def _decode(data: bytes, problems: Problems) -> str:
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line_start = data.rfind(b"\n", 0, error.start) + 1
+        line = data.count(b"\n", 0, error.start) + 1
+        column = len(data[line_start : error.start].decode("utf-8", "replace")) + 1
+        what = f"byte 0x{data[error.start]:02x} is not UTF-8"
+        problems.add(line, column, ROOT_PATH, what, "save the file as UTF-8")
+        raise problems.error() from None
+
+
+class _Composer:
+    """Builds the tree from events, with a stack of its own."""
+
+    def __init__(self, text: str, problems: Problems) -> None:
+        self._text = text
+        self._problems = problems
+        self._stack: list[_Open] = []
+        self._anchors: dict[str, Node] = {}
+        self._unfinished: set[int] = set()
+        self._total = 0
+        self._root: Node | None = None
+
+    def compose(self) -> Node:
+        import yaml
+
+        try:
+            from yaml._yaml import CParser
+        except ImportError:
+            raise LcinitError(
+                "PyYAML was built without libyaml, and its Python parser is not safe against deep documents",
+                hint="install a PyYAML that has yaml.CSafeLoader",
+                exit_code=EX_OSERR,
+            ) from None
+        events = yaml.events
+        try:
+            parser = CParser(self._text)
+            while (event := parser.get_event()) is not None:
+                kind = type(event)
+                if kind is events.ScalarEvent:
+                    self._scalar(event)
+                elif kind is events.MappingStartEvent:
+                    self._open(event, MAP)
+                elif kind is events.SequenceStartEvent:
+                    self._open(event, LIST)
+                elif kind is events.MappingEndEvent or kind is events.SequenceEndEvent:
+                    self._close()
+                elif kind is events.AliasEvent:
+                    self._alias(event)
+                elif kind is events.DocumentStartEvent and self._root is not None:
+                    self._fail(event.start_mark, "a second document begins", 'keep one document, without another "---"')
+        except yaml.MarkedYAMLError as error:
+            self._syntax(error)
+        except yaml.YAMLError as error:
+            self._unreadable(error)
+        return self._root or Node(NULL, None, 1, 1)
+
+    # Nodes
+
+    def _scalar(self, event: Any) -> None:
+        mark = event.start_mark
+        line, column = mark.line + 1, mark.column + 1
+        self._count(mark, 1)
+        if event.tag is not None:
+            node = self._bad(
+                line, column, f"the tag {quoted(event.tag)}", "tags are not accepted: write the value alone"
+            )
+        elif event.implicit[0]:
+            node = self._plain(event.value, line, column)
+        elif "\0" in event.value:
+            node = self._bad(line, column, "holds a NUL byte", "nothing that the kernel takes can hold one")
+        else:
+            node = Node(TEXT, event.value, line, column, event.value)
+        if event.anchor is not None:
+            self._anchors[event.anchor] = node
+        self._add(node)
+
+    def _plain(self, raw: str, line: int, column: int) -> Node:
+        word = _WORDS.get(raw)
+        if word is not None:
+            return Node(word[0], word[1], line, column, raw)
+        if raw[0] in _NUMERIC_START:
+            digits = raw[1:] if raw[0] == "-" else raw
+            if digits.isascii() and digits.isdigit() and (digits[0] != "0" or digits == "0"):
+                if len(digits) > _MAX_DIGITS:
+                    return self._bad(line, column, f"the number {quoted(raw)} is too long", "no value here is as large")
+                return Node(NUMBER, int(raw), line, column, raw)
+            if _NUMERIC.issuperset(raw):
+                return self._numeric(raw, line, column)
+        elif raw == "<<" and self._stack and self._stack[-1].node.kind == MAP and self._stack[-1].key is None:
+            return self._bad(line, column, "a merge key", "merge keys are not accepted: write the keys out")
+        return Node(TEXT, raw, line, column, raw)
+
+    def _numeric(self, raw: str, line: int, column: int) -> Node:
+        """A plain scalar made of the characters of numbers alone."""
+        import re
+
+        if re.fullmatch(r"-?(?:0|[1-9][0-9]{0,17})\.[0-9]{1,18}", raw):
+            return Node(DECIMAL, float(raw), line, column, raw)
+        if not re.fullmatch(_ODD_NUMBER, raw):
+            return Node(TEXT, raw, line, column, raw)
+        return self._bad(line, column, *_odd_number(raw))
+
+    def _bad(self, line: int, column: int, what: str, right: str) -> Node:
+        self._problems.add(line, column, self._path(), what, right)
+        return Node(BAD, None, line, column)
+
+    def _open(self, event: Any, kind: str) -> None:
+        mark = event.start_mark
+        self._count(mark, 1)
+        node = Node(kind, [], mark.line + 1, mark.column + 1)
+        node.height = 1
+        if event.tag is not None:
+            self._bad(node.line, node.column, f"the tag {quoted(event.tag)}", "tags are not accepted")
+        if len(self._stack) >= MAX_DEPTH:
+            self._fail(mark, f"is nested more than {MAX_DEPTH} deep", "write it flatter")
+        if event.anchor is not None:
+            self._anchors[event.anchor] = node
+        self._unfinished.add(id(node))
+        self._stack.append(_Open(node))
+
+    def _close(self) -> None:
+        node = self._stack.pop().node
+        self._unfinished.discard(id(node))
+        self._add(node)
+
+    def _alias(self, event: Any) -> None:
+        mark = event.start_mark
+        node = self._anchors.get(event.anchor)
+        if node is None:
+            right = f"write &{event.anchor} before a value above, or the value itself"
+            node = self._bad(mark.line + 1, mark.column + 1, f"nothing is named &{event.anchor}", right)
+        elif id(node) in self._unfinished:
+            self._fail(mark, f"*{event.anchor} stands inside &{event.anchor} itself", "write the value out")
+        if len(self._stack) + node.height > MAX_DEPTH:
+            self._fail(mark, f"*{event.anchor} nests more than {MAX_DEPTH} deep", "write it flatter")
+        self._count(mark, node.weight)
+        self._add(node)
+
+    def _add(self, node: Node) -> None:
+        """Put a finished node into the collection that is open."""
+        if not self._stack:
+            self._root = node
+            return
+        parent = self._stack[-1]
+        parent.node.weight += node.weight
+        parent.node.height = max(parent.node.height, node.height + 1)
+        if parent.node.kind == LIST:
+            parent.node.value.append(node)
+        elif parent.key is None:
+            parent.key = self._key(node, parent)
+        else:
+            if parent.key.kind != BAD:
+                parent.node.value.append((parent.key, node))
+            parent.key = None
+
+    def _key(self, node: Node, parent: _Open) -> Node:
+        """The node as a key of `parent`: text, and not there yet."""
+        if node.kind == BAD:
+            return node
+        if node.kind in (LIST, MAP):
+            return self._bad(node.line, node.column, "a list or mapping stands where a key is expected", "write a name")
+        if node.kind != TEXT:
+            shown = node.raw or "nothing"
+            what = f"the key {shown} is not text to YAML"
+            return self._bad(node.line, node.column, what, f"write {quoted(node.raw)} in quotes")
+        first = parent.seen.get(node.value)
+        if first is not None:
+            what = f"the key {quoted(node.value)} stands twice, first in line {first}"
+            return self._bad(node.line, node.column, what, "keep one of them")
+        parent.seen[node.value] = node.line
+        return node
+
+    # Problems
+
+    def _path(self) -> str:
+        """The key path of what is being read."""
+        path = ""
+        for entry in self._stack:
+            if entry.node.kind == LIST:
+                path += f"[{len(entry.node.value)}]"
+            elif entry.key is not None:
+                path = f"{path}.{entry.key.value}" if path else str(entry.key.value)
+        return path or ROOT_PATH
+
+    def _count(self, mark: Any, nodes: int) -> None:
+        self._total += nodes
+        if self._total > MAX_NODES:
+            what = f"holds more than {MAX_NODES} values with its aliases expanded"
+            self._fail(mark, what, "use fewer aliases, or write a shorter file")
+
+    def _fail(self, mark: Any, what: str, right: str) -> NoReturn:
+        self._problems.add(mark.line + 1, mark.column + 1, self._path(), what, right)
+        raise self._problems.error()
+
+    def _syntax(self, error: Any) -> NoReturn:
+        mark = error.problem_mark or error.context_mark
+        line, column = (mark.line + 1, mark.column + 1) if mark is not None else (1, 1)
+        lines = self._text.split("\n")
+        here = lines[line - 1] if line <= len(lines) else ""
+        margin = here[: len(here) - len(here.lstrip())]
+        if "\t" in margin:
+            what, right = "a tab indents this line", "indent with spaces"
+            column = margin.index("\t") + 1
+        else:
+            what = f"{error.context}, {error.problem}" if error.context else str(error.problem)
+            right = _SYNTAX_HINTS.get(str(error.problem), "see YAML 1.1, or put text with special characters in quotes")
+        self._problems.add(line, column, self._path(), what, right)
+        raise self._problems.error() from None
+
+    def _unreadable(self, error: Any) -> NoReturn:
+        """A character that YAML does not allow anywhere: libyaml tells an offset in bytes, this a place."""
+        offset = int(getattr(error, "position", 0) or 0)
+        before = self._text.encode()[:offset].decode("utf-8", "ignore")
+        line, column = before.count("\n") + 1, len(before) - before.rfind("\n")
+        character = getattr(error, "character", None)
+        what = f"the character U+{character:04X}" if isinstance(character, int) else "a character"
+        right = 'write it as an escape in double quotes, as "\\x1b"'
+        self._problems.add(line, column, self._path(), f"{what} is not allowed in YAML", right)
+        raise self._problems.error() from None
+
+
+def _odd_number(raw: str) -> tuple[str, str]:
+    """What is wrong with a number in a form that readers and parsers understand differently, and what to write."""
+    text = f'or "{raw}" in quotes for the text'
+    plain = raw.replace("_", "").lstrip("+")
+    digits = plain.lstrip("-")
+    if ":" in raw:
+        return f"{raw} is a number to base 60 in YAML 1.1", f"write seconds, 1m30s, {text}"
+    if digits[:2] in ("0x", "0b", "0o"):
+        if len(digits) > 2 and len(digits) <= _MAX_DIGITS:
+            return f"{raw} is not decimal", f"write {int(plain, 0)}, {text}"
+        return f"{raw} is not decimal", f"write a decimal number, {text}"
+    if digits.isdigit() and digits[0] == "0" and len(digits) > 1:
+        stripped = digits.lstrip("0") or "0"
+        if len(digits) <= _MAX_DIGITS and not set("89") & set(digits):
+            octal = f"{int(digits, 8)} if octal was meant, {stripped} if decimal"
+        else:
+            octal = stripped
+        return f"{raw} is octal in YAML 1.1 and decimal in YAML 1.2", f"write {octal}, {text}"
+    if digits.isdigit():
+        return f"{raw} is not a plain number", f"write {plain}, {text}"
+    return f"{raw} is not a plain number", f"write digits, or digits.digits, {text}"
