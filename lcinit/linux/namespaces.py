@@ -21,6 +21,7 @@ from .files import (
     openat2,
 )
 from .mount import MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID, new_mount
+from .process import prctl
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -60,6 +61,10 @@ _unshare = libc.unshare
 _unshare.argtypes = (ctypes.c_int,)
 _setns = libc.setns
 _setns.argtypes = (ctypes.c_int, ctypes.c_int)
+_socket = libc.socket
+_socket.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int)
+_getsockopt = libc.getsockopt
+_getsockopt.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)
 
 
 def unshare(flags: int) -> None:
@@ -122,8 +127,11 @@ def clone3(flags: int, *, cgroup_fd: int | None = None, exit_signal: int = _SIGC
 def _tid_address() -> int:
     """Where libc keeps this thread's id, which its own fork() renews in the child; 0 where the kernel won't say."""
     address = ctypes.c_void_p()
-    if libc.prctl(_PR_GET_TID_ADDRESS, ctypes.byref(address), *[ctypes.c_ulong(0)] * 3) == -1:
-        return 0
+    try:
+        prctl("PR_GET_TID_ADDRESS", _PR_GET_TID_ADDRESS, ctypes.addressof(address))
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # a kernel built without CONFIG_CHECKPOINT_RESTORE
+            raise
     return address.value or 0
 
 
@@ -222,10 +230,10 @@ def netns_cookie() -> int:
 
     It needs no procfs and cannot be forged by a mount.
     """
-    fd = check("socket", libc.socket(_AF_UNIX, _SOCK_DGRAM | os.O_CLOEXEC, 0))
+    fd = check("socket", _socket(_AF_UNIX, _SOCK_DGRAM | os.O_CLOEXEC, 0))
     try:
         cookie, size = ctypes.c_uint64(), ctypes.c_uint32(8)
-        result = libc.getsockopt(fd, _SOL_SOCKET, _SO_NETNS_COOKIE, ctypes.byref(cookie), ctypes.byref(size))
+        result = _getsockopt(fd, _SOL_SOCKET, _SO_NETNS_COOKIE, ctypes.byref(cookie), ctypes.byref(size))
         check("getsockopt SO_NETNS_COOKIE", result)
     finally:
         os.close(fd)

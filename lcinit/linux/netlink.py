@@ -3,8 +3,10 @@
 rtnetlink(7); constants from linux/if_link.h, linux/if_addr.h, linux/rtnetlink.h. A move takes all addresses and
 routes from an interface: they are read before it and added again after it, as the kernel itself described them.
 
-What the kernel makes by itself is not listed: IPv6 link-local addresses it made, routes with protocol `kernel` or
-`redirect`, table `local`, and cached ones; adding an address or setting the link up brings them back.
+What the kernel makes by itself is not listed: loopback and IPv6 link-local addresses (IFA_PROTO says who made them,
+since Linux 5.18; before it a link-local address is listed, and adding it twice is EEXIST), IPv6 temporary addresses,
+routes with protocol `kernel` or `redirect`, table `local`, and cached ones. Setting the link up or adding an address
+brings them back. Addresses and routes of a router advertisement are listed, with what is left of their lifetimes.
 """
 
 from __future__ import annotations
@@ -23,6 +25,8 @@ from .rtnetlink import (
     RTM_NEWLINK,
     RTM_NEWROUTE,
     Netlink,
+    attribute_type,
+    attribute_values,
     pack_attributes,
     unpack_attributes,
 )
@@ -51,14 +55,14 @@ _IFLA_INFO_KIND = 1
 
 _IFA_LOCAL = 2
 _IFA_ADDRESS = 1
-_IFA_LABEL = 3
-_IFA_CACHEINFO = 6
 _IFA_FLAGS = 8
 _IFA_TARGET_NETNSID = 10
 _IFA_F_NODAD = 0x02
 _IFA_F_DADFAILED = 0x08
-_IFA_F_PERMANENT = 0x80
-_RT_SCOPE_LINK = 253
+_IFA_PROTO = 11
+_IFA_F_TEMPORARY = 0x01
+_IFAPROT_KERNEL_LO = 1
+_IFAPROT_KERNEL_LL = 3
 
 _RTA_OIF = 4
 _RTA_GATEWAY = 5
@@ -71,7 +75,6 @@ _RTA_NH_ID = 30
 _RT_TABLE_LOCAL = 255
 _RTPROT_REDIRECT = 1
 _RTPROT_KERNEL = 2
-_RTN_UNICAST = 1
 _RTM_F_CLONED = 0x200
 _RTNH_F_SETTABLE = 0x02 | 0x04  # PERVASIVE, ONLINK; the others are states that a request may not hold
 _USER_HZ = 100
@@ -95,13 +98,13 @@ class Link:
     def __init__(self, payload: bytes) -> None:
         _, self.type, self.index, self.flags, _ = _IFINFO.unpack_from(payload)
         self.attributes = unpack_attributes(payload[_IFINFO.size :])
-        values = dict(self.attributes)
+        values = attribute_values(self.attributes)
         self.name = _text(values.get(_IFLA_IFNAME, b""))
         self.mtu = _u32(values.get(_IFLA_MTU))
         self.address = values.get(_IFLA_ADDRESS, b"")
         self.link = _u32(values.get(_IFLA_LINK))
         self.master = _u32(values.get(_IFLA_MASTER))
-        self.kind = _text(dict(unpack_attributes(values.get(_IFLA_LINKINFO, b""))).get(_IFLA_INFO_KIND, b""))
+        self.kind = _text(attribute_values(values.get(_IFLA_LINKINFO, b"")).get(_IFLA_INFO_KIND, b""))
 
     @property
     def up(self) -> bool:
@@ -125,12 +128,12 @@ class Address:
     def __init__(self, payload: bytes) -> None:
         self.family, self.prefixlen, self.flags, self.scope, self.index = _IFADDR.unpack_from(payload)
         self.attributes: Attributes = unpack_attributes(payload[_IFADDR.size :])
-        self.flags = _u32(dict(self.attributes).get(_IFA_FLAGS), self.flags)
+        self.flags = _u32(attribute_values(self.attributes).get(_IFA_FLAGS), self.flags)
 
     @property
     def address(self) -> bytes:
         """The address itself, 4 or 16 bytes."""
-        values = dict(self.attributes)
+        values = attribute_values(self.attributes)
         return values.get(_IFA_LOCAL) or values.get(_IFA_ADDRESS, b"")
 
     def __repr__(self) -> str:
@@ -158,12 +161,12 @@ class Route:
             _RTMSG.unpack_from(payload)
         )
         self.attributes: Attributes = unpack_attributes(payload[_RTMSG.size :])
-        self.table = _u32(dict(self.attributes).get(_RTA_TABLE), table)
+        self.table = _u32(attribute_values(self.attributes).get(_RTA_TABLE), table)
 
     @property
     def indexes(self) -> tuple[int, ...]:
         """The interfaces that it leads to; several for a multipath route, none for a blackhole."""
-        values = dict(self.attributes)
+        values = attribute_values(self.attributes)
         if _RTA_MULTIPATH in values:
             return tuple(hop[2] for hop in _hops(values[_RTA_MULTIPATH]))
         return (_u32(values[_RTA_OIF]),) if _RTA_OIF in values else ()
@@ -171,7 +174,7 @@ class Route:
     @property
     def has_gateway(self) -> bool:
         """Whether another route must lead to its next hop first."""
-        return any(kind in (_RTA_GATEWAY, _RTA_VIA, _RTA_MULTIPATH) for kind, _ in self.attributes)
+        return any(attribute_type(kind) in (_RTA_GATEWAY, _RTA_VIA, _RTA_MULTIPATH) for kind, _ in self.attributes)
 
     def __repr__(self) -> str:
         return f"Route(family={self.family}, dst_len={self.dst_len}, table={self.table}, indexes={self.indexes})"
@@ -209,7 +212,10 @@ def addresses(index: int | None = None, netlink: Netlink | None = None) -> list[
 
 
 def _kernel_made_address(address: Address) -> bool:
-    return address.family == AF_INET6 and address.scope == _RT_SCOPE_LINK and bool(address.flags & _IFA_F_PERMANENT)
+    if address.family == AF_INET6 and address.flags & _IFA_F_TEMPORARY:
+        return True
+    proto = attribute_values(address.attributes).get(_IFA_PROTO, b"\0")
+    return proto[0] in (_IFAPROT_KERNEL_LO, _IFAPROT_KERNEL_LL)
 
 
 def routes(index: int | None = None, netlink: Netlink | None = None) -> list[Route]:
@@ -281,7 +287,11 @@ def address_request(address: Address, index: int) -> bytes:
     flags = address.flags & ~_IFA_F_DADFAILED
     if address.family == AF_INET6:
         flags |= _IFA_F_NODAD
-    kept = [(kind, value) for kind, value in address.attributes if kind not in (_IFA_FLAGS, _IFA_TARGET_NETNSID)]
+    kept = [
+        (kind, value)
+        for kind, value in address.attributes
+        if attribute_type(kind) not in (_IFA_FLAGS, _IFA_TARGET_NETNSID)
+    ]
     header = _IFADDR.pack(address.family, address.prefixlen, flags & 0xFF, address.scope, index)
     return header + pack_attributes([*kept, (_IFA_FLAGS, _U32.pack(flags))])
 
@@ -299,7 +309,8 @@ def route_request(route: Route, indexes: Mapping[int, int]) -> bytes:
     goes on with what is left of it.
     """
     attributes: list[tuple[int, bytes]] = []
-    for kind, value in route.attributes:
+    for raw_kind, value in route.attributes:
+        kind = attribute_type(raw_kind)
         if kind == _RTA_OIF:
             index = _u32(value)
             attributes.append((kind, _U32.pack(indexes.get(index, index))))
@@ -310,7 +321,7 @@ def route_request(route: Route, indexes: Mapping[int, int]) -> bytes:
             if expires > 0 and route.family == AF_INET6:
                 attributes.append((_RTA_EXPIRES, _U32.pack(max(1, expires // _USER_HZ))))
         elif kind != _RTA_NH_ID:
-            attributes.append((kind, value))
+            attributes.append((raw_kind, value))
     table = route.table if route.table < 256 else 0
     flags = route.flags & _RTNH_F_SETTABLE
     header = (route.family, route.dst_len, route.src_len, route.tos, table, route.protocol, route.scope, route.type)

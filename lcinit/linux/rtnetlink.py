@@ -52,7 +52,7 @@ _NLM_F_DUMP_INTR = 0x10
 _NLM_F_CAPPED = 0x100
 _NLM_F_ACK_TLVS = 0x200
 _NLMSGERR_ATTR_MSG = 1
-_NLA_TYPE_MASK = 0x3FFF  # without NLA_F_NESTED and NLA_F_NET_BYTEORDER
+_NLA_TYPE_MASK = 0x3FFF
 
 _AF_NETLINK = 16
 _SOCK_RAW = 3
@@ -67,7 +67,7 @@ _HEADER = struct.Struct("=IHHII")  # struct nlmsghdr: length, type, flags, seque
 _ATTRIBUTE = struct.Struct("=HH")  # struct nlattr: length, type
 _ADDRESS = struct.Struct("=HHII")  # struct sockaddr_nl: family, padding, port, groups
 _ERROR = struct.Struct("=i")
-_BUFFER_SIZE = 256 * 1024
+_BUFFER_SIZE = 128 * 1024  # the kernel fills at most 32 KiB unless one message alone needs more
 _DUMP_ATTEMPTS = 16
 
 _socket = libc.socket
@@ -106,16 +106,27 @@ def pack_attributes(attributes: Iterable[tuple[int, bytes]]) -> bytes:
 
 
 def unpack_attributes(data: bytes) -> Attributes:
-    """The (type, value) pairs of a message's end, in order; flag bits are taken off the types."""
+    """The (type, value) pairs of a message's end, in order, as the kernel wrote them: types keep their flag bits."""
     attributes: list[tuple[int, bytes]] = []
     offset = 0
     while offset + _ATTRIBUTE.size <= len(data):
         length, kind = _ATTRIBUTE.unpack_from(data, offset)
         if length < _ATTRIBUTE.size or offset + length > len(data):
             raise _malformed(f"attribute of {length} bytes at {offset} of {len(data)}")
-        attributes.append((kind & _NLA_TYPE_MASK, data[offset + _ATTRIBUTE.size : offset + length]))
+        attributes.append((kind, data[offset + _ATTRIBUTE.size : offset + length]))
         offset += length + -length % 4
     return tuple(attributes)
+
+
+def attribute_type(kind: int) -> int:
+    """A type without NLA_F_NESTED and NLA_F_NET_BYTEORDER."""
+    return kind & _NLA_TYPE_MASK
+
+
+def attribute_values(data: bytes | Attributes) -> dict[int, bytes]:
+    """Attributes, or their encoding, by type."""
+    attributes = unpack_attributes(data) if isinstance(data, bytes) else data
+    return {attribute_type(kind): value for kind, value in attributes}
 
 
 def pack_message(kind: int, flags: int, sequence: int, payload: bytes) -> bytes:
@@ -142,10 +153,7 @@ def extended_error(flags: int, payload: bytes) -> str:
         return ""
     echoed = _HEADER.unpack_from(payload, _ERROR.size)[0]
     start = _ERROR.size + (_HEADER.size if flags & _NLM_F_CAPPED else echoed + -echoed % 4)
-    for kind, value in unpack_attributes(payload[start:]):
-        if kind == _NLMSGERR_ATTR_MSG:
-            return value.rstrip(b"\0").decode("utf-8", "replace")
-    return ""
+    return attribute_values(payload[start:]).get(_NLMSGERR_ATTR_MSG, b"").rstrip(b"\0").decode("utf-8", "replace")
 
 
 class Netlink:

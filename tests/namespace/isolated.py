@@ -12,6 +12,7 @@ import pytest
 
 from lcinit.linux import mount as mount_calls
 from lcinit.linux import namespaces
+from lcinit.linux.calls import AT_FDCWD
 from lcinit.linux.process import pidfd_open, set_pdeathsig
 
 TYPE_CHECKING = False
@@ -35,9 +36,10 @@ def run_isolated(
 ) -> None:
     """Call `function` in a forked child with a private mount namespace and an empty network namespace of its own.
 
-    With `pid` it is PID 1 of a new PID namespace, so that whatever it leaves running ends with it. An exception fails
-    the caller's test with the child's traceback; pytest.skip() in it skips. `timeout` is in seconds; then the child
-    and its process group are killed. The child is forked from the test's process: only its own copy is changed.
+    With `pid` it is PID 1 of a new PID namespace with its own /proc, so that whatever it leaves running ends with it.
+    An exception fails the caller's test with the child's traceback; pytest.skip() in it skips. `timeout` is in
+    seconds; then the child and its process group are killed. The child is forked from the test's process: only its
+    own copy is changed.
     """
     reader, writer = os.pipe()
     child = os.fork()
@@ -100,6 +102,10 @@ def _child(function: Callable[[], object], writer: int, *, mount: bool, net: boo
                 os.close(writer)
                 os._exit(os.waitstatus_to_exitcode(os.waitpid(inner, 0)[1]) & 0xFF)
             set_pdeathsig(signal.SIGKILL)
+            if mount:
+                proc = mount_calls.new_mount("proc")
+                mount_calls.move_mount(proc, "", AT_FDCWD, "/proc", 0)
+                os.close(proc)
         function()
         os.write(writer, b"done")
         status = 0
