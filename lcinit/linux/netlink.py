@@ -63,6 +63,8 @@ _IFA_PROTO = 11
 _IFA_F_TEMPORARY = 0x01
 _IFAPROT_KERNEL_LO = 1
 _IFAPROT_KERNEL_LL = 3
+_RT_SCOPE_HOST = 254
+_LOOPBACK = bytes((127, 0, 0, 1))
 
 _RTA_OIF = 4
 _RTA_GATEWAY = 5
@@ -214,6 +216,8 @@ def addresses(index: int | None = None, netlink: Netlink | None = None) -> list[
 def _kernel_made_address(address: Address) -> bool:
     if address.family == AF_INET6 and address.flags & _IFA_F_TEMPORARY:
         return True
+    if address.family == AF_INET and address.scope == _RT_SCOPE_HOST and address.address == _LOOPBACK:
+        return True  # on lo, without IFA_PROTO
     proto = attribute_values(address.attributes).get(_IFA_PROTO, b"\0")
     return proto[0] in (_IFAPROT_KERNEL_LO, _IFAPROT_KERNEL_LL)
 

@@ -4,6 +4,7 @@ import errno
 import os
 import socket
 import struct
+import time
 
 import pytest
 from isolated import needs_root, run_isolated
@@ -183,13 +184,20 @@ def kernel_tells_who_made_addresses() -> bool:
     return (int(major), int(minor.split("-")[0])) >= (5, 18)
 
 
+def kernel_made_link_local() -> int:
+    with open("/proc/net/if_inet6") as file:
+        return sum(line.startswith("fe80") for line in file)
+
+
 def test_a_link_local_address_that_a_user_gave_is_kept_and_the_kernels_is_not() -> None:
     def inside() -> None:
         index = create_link("v0", "veth", "v1")
         netlink.set_link(index, up=True)
         netlink.set_link(link_named("v1").index, up=True)
-        with open("/proc/net/if_inet6") as file:
-            assert sum(line.startswith("fe80") for line in file) == 2
+        deadline = time.monotonic() + 10  # the kernel makes them once it has noticed the carrier
+        while kernel_made_link_local() < 2:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
         if not kernel_tells_who_made_addresses():
             pytest.skip("IFA_PROTO came with Linux 5.18")
         assert netlink.addresses() == []
