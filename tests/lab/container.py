@@ -82,7 +82,10 @@ class Container:
         self.directory = tempfile.mkdtemp(prefix=f"{self.name}-")
         self.cgroup = os.path.join(cgroup2_mount(), self.name)
         os.mkdir(self.cgroup)
+        self.cgroups_v1 = {each: os.path.join(cgroup1_mount(each), self.name) for each in self.controllers_v1}
         Container._alive.add(self)
+        for directory in self.cgroups_v1.values():
+            os.mkdir(directory)
 
     # -- what a driver says ------------------------------------------------------------------------------------------
 
@@ -96,6 +99,8 @@ class Container:
 
     #: directories that the manager writes to and the machine is not to keep: hidden by an empty tmpfs
     private_directories: ClassVar[tuple[str, ...]] = ("/run",)
+    #: cgroup v1 hierarchies for a manager that cannot do with cgroup2 alone; empty: it sees cgroup2 and nothing else
+    controllers_v1: ClassVar[tuple[str, ...]] = ()
 
     # -- starting ----------------------------------------------------------------------------------------------------
 
@@ -139,6 +144,7 @@ class Container:
         targets += [(root + target, "/") for target in tmpfs]
         stage: dict[str, object] = {
             "cgroup": self.cgroup,
+            "cgroups_v1": self.cgroups_v1,
             "overlay": overlay,
             "targets": targets,
             "tmpfs": self.private_directories,
@@ -146,7 +152,15 @@ class Container:
             "environment": self.manager_environment(),
         }
         self._spawn(stage)
+        try:
+            self._started()
+        except BaseException:
+            self.stop()
+            raise
         return self
+
+    def _started(self) -> None:
+        """What a driver does once its manager's process exists: tell a daemon about the container."""
 
     def _spawn(self, stage: dict[str, object]) -> None:
         """Run the starter with `stage`, its terminal or pipe being the console."""
@@ -321,7 +335,8 @@ class Container:
             process.wait()
         kill_cgroup(self.cgroup)
         self.release()
-        remove_cgroup(self.cgroup)
+        for directory in (self.cgroup, *self.cgroups_v1.values()):
+            remove_cgroup(directory)
         if self._reader is not None:
             self._reader.join(5)
         if self._console_fd >= 0:
@@ -365,6 +380,16 @@ def cgroup2_mount() -> str:
             if kind.startswith("cgroup2 "):
                 return fields.split()[4]
     raise RuntimeError("the lab needs a cgroup2 mount")
+
+
+def cgroup1_mount(controller: str) -> str:
+    """Where this machine has the cgroup v1 hierarchy of `controller`; RuntimeError where it has none."""
+    with open("/proc/self/mountinfo", encoding="utf-8") as file:
+        for line in file:
+            fields, _, kind = line.rstrip("\n").partition(" - ")
+            if kind.startswith("cgroup ") and controller in kind.split()[2].split(","):
+                return fields.split()[4]
+    raise RuntimeError(f"this machine has no cgroup v1 hierarchy of {controller}")
 
 
 def descendants(pid: int) -> list[int]:

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 
 from tests.lab.container import PATH, STARTER, Container, Specification
+from tests.lab.libvirt import Libvirt
 
 
 class Unshare(Container):
@@ -116,4 +117,4 @@ class LXC(Container):
         self._ask("--reboot")
 
 
-DRIVERS: dict[str, type[Container]] = {driver.manager: driver for driver in (Unshare, Nspawn, LXC)}
+DRIVERS: dict[str, type[Container]] = {driver.manager: driver for driver in (Unshare, Nspawn, LXC, Libvirt)}

@@ -1,14 +1,16 @@
 """The process that becomes a container manager: `python3 starter.py SPECIFICATION` (a JSON file).
 
 It works before the manager does: dies with its parent, joins its own cgroup, takes its terminal, and gives the
-manager mount, PID and cgroup namespaces of its own, so that nothing a manager leaves behind (mounts, daemons, cgroups,
-state in /run) reaches the machine or survives it. It runs alone, with the standard library only, so that the same file
-serves as the inner half of a container started by unshare(1), where no manager makes /proc, /sys and /dev.
+manager mount, PID, cgroup and network namespaces of its own, so that nothing a manager makes or forgets (mounts,
+daemons, cgroups, bridges, firewall rules, state in /run) reaches the machine or survives it. It runs alone, with the
+standard library only, so that the same file serves as the inner half of a container started by unshare(1), where no
+manager makes /proc, /sys and /dev.
 
 Keys for the outer half: `cgroup` (cgroup2 directory to join: the root of all that the manager sees of cgroups),
-`terminal` (0: standard input becomes the controlling terminal), `tmpfs` (directories to hide), `overlay` {lower,
-upper, work, root}, `targets` ([path to make, path of the same type]). For the inner half: `container` {root, binds,
-tmpfs, read_only, cgroup, hostname}. For both: `environment` (the whole one) and `argv`.
+`cgroups_v1` (controller to directory: join these too and show them instead of cgroup2), `terminal` (0: standard input
+becomes the controlling terminal), `tmpfs` (directories to hide), `overlay` {lower, upper, work, root}, `targets` ([path
+to make, path of the same type]). For the inner half: `container` {root, binds, tmpfs, read_only, cgroup, hostname}. For
+both: `environment` (the whole one) and `argv`.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ from typing import Any
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT = 1, 2, 4, 8, 32
 MS_BIND, MS_MOVE, MS_REC, MS_PRIVATE, MS_SLAVE = 4096, 8192, 16384, 1 << 18, 1 << 19
 MNT_DETACH = 2
-CLONE_NEWNS, CLONE_NEWCGROUP, CLONE_NEWPID = 0x00020000, 0x02000000, 0x20000000
+CLONE_NEWNS, CLONE_NEWCGROUP, CLONE_NEWPID, CLONE_NEWNET = 0x00020000, 0x02000000, 0x20000000, 0x40000000
 PR_SET_PDEATHSIG = 1
 SYS_PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
 
@@ -126,11 +128,13 @@ def exit_as(status: int) -> None:
 def stage(spec: dict[str, Any]) -> None:
     """Everything outside the container: see the module's text. Returns in the process that becomes the manager."""
     die_with_parent()
-    with open(f"{spec['cgroup']}/cgroup.procs", "w") as procs:
-        procs.write("0")
+    hierarchies = spec.get("cgroups_v1", {})
+    for directory in (spec["cgroup"], *hierarchies.values()):
+        with open(f"{directory}/cgroup.procs", "w") as procs:
+            procs.write("0")
     if "terminal" in spec:
         fcntl.ioctl(spec["terminal"], termios.TIOCSCTTY, 0)
-    check(libc.unshare(CLONE_NEWNS | CLONE_NEWCGROUP | CLONE_NEWPID), "unshare")
+    check(libc.unshare(CLONE_NEWNS | CLONE_NEWCGROUP | CLONE_NEWPID | CLONE_NEWNET), "unshare")
     first = os.fork()
     if first:
         exit_as(os.waitpid(first, 0)[1])
@@ -139,7 +143,13 @@ def stage(spec: dict[str, Any]) -> None:
     mount("none", "/", None, MS_REC | MS_PRIVATE)
     mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC)
     check(libc.umount2(b"/sys/fs/cgroup", MNT_DETACH), "unmount /sys/fs/cgroup")
-    mount("cgroup2", "/sys/fs/cgroup", "cgroup2", MS_NOSUID | MS_NODEV | MS_NOEXEC)
+    if hierarchies:
+        mount("tmpfs", "/sys/fs/cgroup", "tmpfs", MS_NOSUID | MS_NODEV, "mode=755")
+        for name in hierarchies:
+            os.mkdir(f"/sys/fs/cgroup/{name}")
+            mount("cgroup", f"/sys/fs/cgroup/{name}", "cgroup", MS_NOSUID | MS_NODEV | MS_NOEXEC, name)
+    else:
+        mount("cgroup2", "/sys/fs/cgroup", "cgroup2", MS_NOSUID | MS_NODEV | MS_NOEXEC)
     for target in spec.get("tmpfs", ()):
         mount("tmpfs", target, "tmpfs", MS_NOSUID | MS_NODEV, "mode=755")
     overlay = spec.get("overlay")
