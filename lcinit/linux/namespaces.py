@@ -228,7 +228,8 @@ def ns_owner_uid(fd: int) -> int:
 def netns_cookie() -> int:
     """A number of this network namespace that no other one has had since the machine's boot (Linux 5.14).
 
-    It needs no procfs and cannot be forged by a mount.
+    It needs no procfs and cannot be forged by a mount. It does not tell the initial namespace: that one has 1 before
+    Linux 6.18, and later the number of init_ns_id or of its place in the order of boot.
     """
     fd = check("socket", _socket(_AF_UNIX, _SOCK_DGRAM | os.O_CLOEXEC, 0))
     try:
@@ -238,3 +239,24 @@ def netns_cookie() -> int:
     finally:
         os.close(fd)
     return cookie.value
+
+
+def in_initial_netns(proc_dirfd: int) -> bool:
+    """Whether this may be the machine's first network namespace. False only where the kernel shows that it is not.
+
+    net/core/sysctl_net_core.c registers `netdev_max_backlog` in the initial namespace alone. `proc_dirfd` is a procfs,
+    as of open_procfs(), and shows the sysctls of the caller's own network namespace.
+    """
+    resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS | RESOLVE_NO_XDEV
+    try:
+        check_statfs_type(proc_dirfd, PROC_SUPER_MAGIC, "proc")
+        directory = openat2(proc_dirfd, "sys/net/core", os.O_PATH | os.O_CLOEXEC, 0, resolve)
+    except OSError:
+        return True  # a fake or masked procfs, or a kernel without sysctls, tells nothing
+    try:
+        os.close(openat2(directory, "netdev_max_backlog", os.O_PATH | os.O_CLOEXEC, 0, resolve))
+    except OSError as error:
+        return error.errno != errno.ENOENT
+    finally:
+        os.close(directory)
+    return True

@@ -200,6 +200,31 @@ def test_cookies_of_network_namespaces_differ() -> None:
     run_isolated(inside)
 
 
+def test_the_initial_network_namespace_is_told_from_others_and_doubt_means_initial() -> None:
+    def inside() -> None:
+        proc = namespaces.open_procfs()
+        if not os.path.exists("/proc/sys/net/core"):
+            pytest.skip("no sysctls")
+        namespaces.unshare(namespaces.CLONE_NEWNET)
+        assert not namespaces.in_initial_netns(proc)
+        fake = mount.new_mount("tmpfs")
+        os.makedirs(f"/proc/self/fd/{fake}/sys/net/core")
+        assert namespaces.in_initial_netns(fake)
+        masked = os.open("/proc", os.O_PATH)
+        mount.move_mount(mount.new_mount("tmpfs"), "", AT_FDCWD, "/proc/sys", 0)
+        assert namespaces.in_initial_netns(masked)
+
+    run_isolated(inside)
+
+
+@pytest.mark.skipif(os.readlink("/proc/self/ns/net") != "net:[4026531833]", reason="not known to be the initial one")
+def test_the_machines_own_network_namespace_is_known() -> None:
+    """The inode number is the kernel's own for the initial namespace (linux/nsfs.h, NET_NS_INIT_INO, Linux 6.18)."""
+    proc = os.open("/proc", os.O_PATH)
+    assert namespaces.in_initial_netns(proc)
+    os.close(proc)
+
+
 def test_a_procfs_handle_is_proc_and_mounted_nowhere() -> None:
     def inside() -> None:
         with open("/proc/self/mountinfo") as file:
