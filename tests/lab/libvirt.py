@@ -28,7 +28,7 @@ class Libvirt(Container):
         "/var/log/libvirt",
         "/etc/libvirt",
     )
-    # libvirt takes a cgroup2 without controllers for absent (virCgroupV2Available), and here there are none to delegate.
+    # libvirt takes a cgroup2 without controllers for absent (virCgroupV2Available), and nobody delegates any here.
     controllers_v1: ClassVar[tuple[str, ...]] = ("cpu", "cpuacct", "memory", "devices", "freezer", "blkio")
     capabilities = "default"
     #: shutdown mode of virsh: "initctl" or "signal"
@@ -112,11 +112,16 @@ class Libvirt(Container):
 
     def _follow_console(self) -> None:
         """Read the domain's terminal; when libvirt starts it again there is another one."""
-        while True:
-            tty = self.virsh("ttyconsole", self.name, check=False).stdout.strip()
-            if not tty:
-                if not self.running() or not self.holds():
+        while self.running():
+            try:
+                tty = self.virsh("ttyconsole", self.name, check=False).stdout.strip()
+                if not tty and not self.holds():
                     return
+            except ContainerError:
+                if self.running():
+                    raise
+                return  # stopped meanwhile
+            if not tty:
                 time.sleep(0.02)
                 continue
             try:
