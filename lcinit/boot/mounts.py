@@ -8,7 +8,7 @@ import stat
 from lcinit.boot import targets
 from lcinit.boot.world import World
 from lcinit.errors import SystemFailure
-from lcinit.linux import files, mount, namespaces
+from lcinit.linux import calls, files, mount, namespaces
 from lcinit.plan import steps as s
 
 ATTRIBUTES = {
@@ -53,10 +53,10 @@ def check_root(world: World, step: s.CheckRoot) -> None:
 def attach_root(world: World, step: s.AttachRoot) -> None:
     """Bind the root to itself: it needs a mount of its own to be pivoted to, and every mount below is cloned nodev."""
     clone = mount.open_tree(
-        world.root_fd, "", mount.OPEN_TREE_CLONE | mount.OPEN_TREE_CLOEXEC | mount.AT_RECURSIVE | mount.AT_EMPTY_PATH
+        world.root_fd, "", mount.OPEN_TREE_CLONE | mount.OPEN_TREE_CLOEXEC | calls.AT_RECURSIVE | calls.AT_EMPTY_PATH
     )
     try:
-        mount.mount_setattr(clone, "", mount.AT_EMPTY_PATH | mount.AT_RECURSIVE, attr_set=mount.MOUNT_ATTR_NODEV)
+        mount.mount_setattr(clone, "", calls.AT_EMPTY_PATH | calls.AT_RECURSIVE, attr_set=mount.MOUNT_ATTR_NODEV)
         mount.move_mount(clone, "", world.root_fd, "", mount.MOVE_MOUNT_F_EMPTY_PATH | mount.MOVE_MOUNT_T_EMPTY_PATH)
     finally:
         os.close(clone)
@@ -104,7 +104,7 @@ def set_read_only(world: World, step: s.SetReadOnly) -> None:
     """The mount at a target, not what is mounted below it, becomes read-only."""
     target = targets.directory(world, step.target, make=False) if step.target else os.dup(world.root_fd)
     try:
-        mount.mount_setattr(target, "", mount.AT_EMPTY_PATH, attr_set=mount.MOUNT_ATTR_RDONLY)
+        mount.mount_setattr(target, "", calls.AT_EMPTY_PATH, attr_set=mount.MOUNT_ATTR_RDONLY)
     finally:
         os.close(target)
 
@@ -127,10 +127,11 @@ def _cover(world: World, path: str, *, hide: bool) -> None:
         if hide and is_directory:
             cover = mount.new_mount("tmpfs", {"mode": "755"}, mount.MOUNT_ATTR_RDONLY | mount.MOUNT_ATTR_NODEV)
         elif hide:
-            cover = _clone(world.open_guest("dev/null"))
+            cover = clone_handle(target_null := world.open_guest("dev/null"))
+            os.close(target_null)
         else:
-            cover = _clone(os.dup(target))
-            mount.mount_setattr(cover, "", mount.AT_EMPTY_PATH, attr_set=mount.MOUNT_ATTR_RDONLY)
+            cover = clone_handle(target)
+            mount.mount_setattr(cover, "", calls.AT_EMPTY_PATH, attr_set=mount.MOUNT_ATTR_RDONLY)
         try:
             attach(cover, target)
         finally:
@@ -139,17 +140,29 @@ def _cover(world: World, path: str, *, hide: bool) -> None:
         os.close(target)
 
 
-def _clone(handle: int) -> int:
-    """A detached bind mount of the handle, which is closed."""
-    try:
-        return mount.open_tree(
-            handle, "", mount.OPEN_TREE_CLONE | mount.OPEN_TREE_CLOEXEC | mount.AT_EMPTY_PATH
-        )
-    finally:
-        os.close(handle)
+def clone_handle(handle: int, *, recursive: bool = False) -> int:
+    """A detached bind mount of what a handle stands for."""
+    flags = mount.OPEN_TREE_CLONE | mount.OPEN_TREE_CLOEXEC | calls.AT_EMPTY_PATH
+    return mount.open_tree(handle, "", flags | (calls.AT_RECURSIVE if recursive else 0))
 
 
 def clone_path(path: str, *, recursive: bool = False) -> int:
     """A detached bind mount of a path of the boot root."""
-    flags = mount.OPEN_TREE_CLONE | mount.OPEN_TREE_CLOEXEC | (mount.AT_RECURSIVE if recursive else 0)
-    return mount.open_tree(mount.AT_FDCWD, path, flags)
+    flags = mount.OPEN_TREE_CLONE | mount.OPEN_TREE_CLOEXEC | (calls.AT_RECURSIVE if recursive else 0)
+    return mount.open_tree(calls.AT_FDCWD, path, flags)
+
+
+def clone_from_new(mount_fd: int, name: str) -> int:
+    """A detached bind mount of one file of a new file system that is not attached anywhere.
+
+    Kernels before 6.15 clone from an attached mount only, so it is attached over the boot root's /proc for a moment.
+    """
+    aside = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        attach(mount_fd, aside)
+    finally:
+        os.close(aside)
+    try:
+        return mount.open_tree(mount_fd, name, mount.OPEN_TREE_CLONE | mount.OPEN_TREE_CLOEXEC)
+    finally:
+        mount.umount2("/proc", mount.MNT_DETACH)

@@ -13,7 +13,7 @@ import stat
 
 from lcinit.boot.world import World
 from lcinit.errors import SystemFailure
-from lcinit.linux import process
+from lcinit.linux import credentials
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,13 +28,13 @@ class AsGuestRoot:
 
     def __enter__(self) -> None:
         if self.owner != (0, 0):
-            process.setfsgid(self.owner[1])
-            process.setfsuid(self.owner[0])
+            credentials.setfsgid(self.owner[1])
+            credentials.setfsuid(self.owner[0])
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         if self.owner != (0, 0):
-            process.setfsuid(0)
-            process.setfsgid(0)
+            credentials.setfsuid(0)
+            credentials.setfsgid(0)
 
 
 def directory(world: World, path: str, *, make: bool = True) -> int:
@@ -77,7 +77,7 @@ def _make_directory(world: World, parent: str, name: str, whole: str) -> None:
 
 
 def regular_file(world: World, path: str) -> int:
-    """An O_PATH handle of a file to mount on, made empty where it is missing. Raises SystemFailure for anything else."""
+    """An O_PATH handle of a file to mount on, made empty where it is missing; SystemFailure for anything else."""
     head, _, name = path.rpartition("/")
     parent = directory(world, head) if head else os.dup(world.root_fd)
     try:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+import time
 
 from lcinit.linux import files
 from lcinit.supervisor.reaper import Reaper
+from lcinit.supervisor.watch import SignalWatch
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from lcinit.boot.helper import Helper
     from lcinit.config.values import Config
     from lcinit.plan.build import Plan
+    from lcinit.plan.steps import RunCommand
 
 
 class World:
@@ -34,11 +37,27 @@ class World:
         self.helper: Helper | None = None
         self.keeper_needed = False
         self.initctl_directory = -1
+        self.console_master = -1
         self.console_slave = -1
         self.outer_environment = dict(os.environ)
+        self.guest_environment: tuple[tuple[str, str], ...] = ()
         self.reaper = Reaper()
-        self.phase_times: dict[str, float] = {}
-        self.step_times: list[float] = []
+        self.watch: SignalWatch | None = None
+        self.phase_started: dict[str, float] = {}
+        self.phase_seconds: dict[str, float] = {}
+
+    def phase_left(self, step: RunCommand) -> float | None:
+        """Seconds until the phase of a command must be over; None without a limit."""
+        if step.deadline is None:
+            return None
+        started = self.phase_started.setdefault(step.key.partition("[")[0].partition(".")[0], time.monotonic())
+        return max(0.0, step.deadline - (time.monotonic() - started))
+
+    def listen(self) -> None:
+        """Begin to take signals from the loop that runs now: children are reaped, a stop request ends the boot."""
+        if self.watch is None:
+            self.watch = SignalWatch(self.reaper)
+            self.watch.start()
 
     def reopen_root(self) -> int:
         """A fresh handle of the guest root in the current mount namespace."""

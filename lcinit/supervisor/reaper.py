@@ -53,6 +53,10 @@ class Reaper:
         child = self.children[pid] = Child(pid)
         return child
 
+    def forget(self, pid: int) -> None:
+        """Wait for a child that is about to end and was never registered."""
+        os.waitpid(pid, 0)
+
     def reap(self) -> None:
         """Reap until nothing is left that has ended: signals coalesce, one SIGCHLD may stand for many children."""
         while True:
@@ -85,5 +89,3 @@ def describe_status(status: int) -> str:
         except ValueError:
             pass
     return f"exit code {status}"
-
-

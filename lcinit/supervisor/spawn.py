@@ -7,13 +7,12 @@ import os
 import struct
 
 from lcinit.errors import EX_CANNOT_RUN, EX_NOT_FOUND, CommandFailed
-from lcinit.linux.process import close_range
+from lcinit.linux.process import close_range, set_controlling_tty
 from lcinit.linux.signals import reset_signals
 from lcinit.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from typing import Never
 
 _REPORT = struct.Struct("=i64s")
@@ -28,7 +27,11 @@ class Identity(Record):
 
 
 class Program(Record):
-    """What to start. `stdin` None is /dev/null; `environment` is the whole of it; `enter` runs in the child first."""
+    """What to start. `stdin` None is /dev/null; `environment` is the whole of it.
+
+    It leads a session of its own; with `terminal` its stdin becomes the controlling terminal of that session.
+    `fallback` is the argv to run where the first word of `argv` is not in PATH.
+    """
 
     argv: tuple[str, ...]
     environment: tuple[tuple[str, str], ...] = ()
@@ -37,16 +40,14 @@ class Program(Record):
     stdout: int = 1
     stderr: int = 2
     identity: Identity | None = None
-    session: bool = True
     fallback: tuple[str, ...] = ()
-    enter: Callable[[], None] | None = None
+    terminal: bool = False
 
 
 def spawn(program: Program) -> int:
     """Start it and return its PID once the exec has succeeded.
 
     Raises CommandFailed with exit code 127 (not found) or 126 (cannot be run), as a shell does, or OSError from fork.
-    `fallback` is an argv to use when the first word is not in PATH.
     """
     reader, writer = os.pipe2(os.O_CLOEXEC)
     try:
@@ -84,12 +85,12 @@ def _child(program: Program, report: int) -> Never:
     """In the forked child: only system calls, and exec or _exit at the end whatever happens."""
     call = "start"
     try:
-        if program.session:
-            os.setsid()
-        if program.enter is not None:
-            program.enter()
+        os.setsid()
         call = "open streams"
         report = _place_streams(program, report)
+        if program.terminal:
+            call = "take the terminal"
+            set_controlling_tty(0, steal=True)
         if program.cwd is not None:
             call = "chdir"
             os.chdir(program.cwd)

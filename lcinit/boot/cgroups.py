@@ -1,0 +1,135 @@
+"""Facts about PID 1's cgroup, and taking one for the guest (cgroup v2, "Delegation")."""
+
+from __future__ import annotations
+
+import os
+
+from lcinit.boot.world import World
+from lcinit.errors import SystemFailure
+from lcinit.linux import files, mount
+from lcinit.plan import steps as s
+from lcinit.plan.facts import Cgroup
+
+PREFIX = "lcinit-"
+
+
+def own_path() -> str | None:
+    """PID 1's place in the cgroup2 hierarchy as its cgroup namespace shows it; None without one (cgroups(7))."""
+    with open("/proc/self/cgroup", encoding="ascii", errors="surrogateescape") as file:
+        for line in file:
+            hierarchy, _, rest = line.rstrip("\n").partition(":")
+            if hierarchy == "0":
+                return rest.partition(":")[2] or "/"
+    return None
+
+
+def open_hierarchy() -> int:
+    """A private, detached mount of the cgroup2 hierarchy: what the manager mounted, or did not, plays no part."""
+    return mount.new_mount("cgroup2", {}, mount.MOUNT_ATTR_NOSUID | mount.MOUNT_ATTR_NODEV | mount.MOUNT_ATTR_NOEXEC)
+
+
+def look_at_own() -> Cgroup | None:
+    """What the plan needs of PID 1's cgroup; None where there is no cgroup2 hierarchy or it cannot be seen."""
+    path = own_path()
+    if path is None or "/.." in path:
+        return None
+    try:
+        hierarchy = open_hierarchy()
+    except OSError:
+        return None
+    try:
+        directory = files.open_in_root(hierarchy, path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            return _look_at(directory, path)
+        finally:
+            os.close(directory)
+    except OSError:
+        return None
+    finally:
+        os.close(hierarchy)
+
+
+def _look_at(directory: int, path: str) -> Cgroup:
+    procs = os.open("cgroup.procs", os.O_RDONLY | os.O_CLOEXEC, dir_fd=directory)
+    try:
+        pids = os.read(procs, 1 << 16).split()
+    finally:
+        os.close(procs)
+    names = os.listdir(directory)
+    children = any(_is_directory(directory, name) for name in names)
+    return Cgroup(
+        path=path,
+        alone=pids == [str(os.getpid()).encode()],
+        empty=not children,
+        root="cgroup.events" not in names,
+        writable=os.access("cgroup.procs", os.W_OK, dir_fd=directory),
+    )
+
+
+def _is_directory(directory: int, name: str) -> bool:
+    return "." not in name and os.path.isdir(f"/proc/self/fd/{directory}/{name}")
+
+
+def take_cgroup(world: World, step: s.TakeCgroup) -> None:
+    """Enter the guest's cgroup and give its root what the kernel lists for delegation, and nothing above it."""
+    if step.how == "none":
+        return
+    hierarchy = open_hierarchy()
+    try:
+        directory = files.open_in_root(hierarchy, step.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            if step.how == "child":
+                child = _make_child(directory)
+                os.close(directory)
+                directory = child
+            if step.chown:
+                _give(directory, step.files, world.owner)
+        finally:
+            os.close(directory)
+    finally:
+        os.close(hierarchy)
+
+
+def _make_child(parent: int) -> int:
+    """A new child cgroup with PID 1 in it. Empty ones that earlier boots left are removed first."""
+    for name in os.listdir(parent):
+        if name.startswith(PREFIX):
+            try:
+                os.rmdir(name, dir_fd=parent)
+            except OSError:
+                continue  # somebody lives there, or it went by itself
+    for number in range(1000):
+        name = f"{PREFIX}{os.getpid()}-{number}"
+        try:
+            os.mkdir(name, 0o755, dir_fd=parent)
+            child = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+        except (FileExistsError, FileNotFoundError):
+            continue
+        try:
+            _write(child, "cgroup.procs", b"0")
+        except FileNotFoundError:
+            os.close(child)
+            continue
+        except OSError as error:
+            os.close(child)
+            os.rmdir(name, dir_fd=parent)
+            raise SystemFailure.from_os_error(f"enter the cgroup {name}", error) from error
+        return child
+    raise SystemFailure("cannot make a child cgroup: a thousand names are taken")
+
+
+def _write(directory: int, name: str, data: bytes) -> None:
+    file = os.open(name, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+    try:
+        os.write(file, data)
+    finally:
+        os.close(file)
+
+
+def _give(directory: int, names: tuple[str, ...], owner: tuple[int, int]) -> None:
+    os.fchown(directory, *owner)
+    for name in names:
+        try:
+            os.chown(name, *owner, dir_fd=directory, follow_symlinks=False)
+        except FileNotFoundError:
+            continue  # the controller that has this file is not enabled here

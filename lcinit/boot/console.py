@@ -1,0 +1,72 @@
+"""The guest's /dev/console: a terminal that belongs to the guest's root."""
+
+from __future__ import annotations
+
+import os
+
+from lcinit.boot import mounts, targets
+from lcinit.boot.world import World
+from lcinit.errors import SystemFailure
+from lcinit.linux import process
+from lcinit.plan import steps as s
+
+
+def terminal() -> int | None:
+    """Which of the standard streams is a terminal; None if none is."""
+    return next((fd for fd in (0, 1, 2) if os.isatty(fd)), None)
+
+
+def set_up_console(world: World, step: s.ConsoleStep) -> None:
+    """Bind the manager's terminal before the user namespace exists, or make a pty in the guest's devpts after it."""
+    if step.how == "relay":
+        _fresh_pty(world)
+        return
+    stream = terminal()
+    if stream is None:
+        raise SystemFailure("the console is no terminal any more")
+    if step.how == "own":
+        os.fchown(stream, *world.owner)
+    _bind(world, _path_of(stream))
+
+
+def _path_of(stream: int) -> int:
+    """A handle of the terminal in this mount namespace; the descriptor itself may come from another one."""
+    wanted = os.fstat(stream)
+    for path in ("/dev/console", os.ttyname(stream)):
+        try:
+            handle = os.open(path, os.O_PATH | os.O_CLOEXEC)
+        except OSError:
+            continue
+        found = os.fstat(handle)
+        if (found.st_rdev, found.st_ino, found.st_dev) == (wanted.st_rdev, wanted.st_ino, wanted.st_dev):
+            return handle
+        os.close(handle)
+    raise SystemFailure("the container's terminal is not in its /dev", hint="have the manager mount it on /dev/console")
+
+
+def _bind(world: World, source: int) -> None:
+    try:
+        clone = mounts.clone_handle(source)
+    finally:
+        os.close(source)
+    try:
+        target = targets.regular_file(world, "dev/console")
+        try:
+            mounts.attach(clone, target)
+        finally:
+            os.close(target)
+    finally:
+        os.close(clone)
+
+
+def _fresh_pty(world: World) -> None:
+    if world.init_kind == "plain":
+        # it keeps its streams; what opens /dev/console by name must not find an ordinary file
+        _bind(world, world.open_guest("dev/null"))
+        return
+    master, slave = process.open_pty(world.open_guest("dev/pts/ptmx", os.O_RDWR | os.O_NOCTTY))
+    number = process.pty_number(master)
+    _bind(world, world.open_guest(f"dev/pts/{number}"))
+    world.console_master = master
+    world.console_slave = slave
+    world.keeper_needed = True

@@ -1,0 +1,145 @@
+"""The guest's /dev: a fresh tmpfs whose nodes are made, not bound, so that their inodes are nobody else's."""
+
+from __future__ import annotations
+
+import errno
+import fnmatch
+import os
+import re
+import stat
+
+from lcinit.boot import mounts, targets
+from lcinit.boot.world import World
+from lcinit.errors import SystemFailure
+from lcinit.plan import steps as s
+
+# What the guest's /dev has of its own: never copied from outside.
+OWN = frozenset(
+    ("null", "zero", "full", "random", "urandom", "tty", "ptmx", "pts", "shm", "mqueue")
+    + ("console", "fd", "stdin", "stdout", "stderr", "core", "initctl")
+)
+
+
+def _dev(world: World) -> int:
+    return targets.directory(world, "dev", make=False)
+
+
+def make_node(world: World, step: s.MakeNode) -> None:
+    """One node; where mknod(2) is not permitted, a bind mount of the boot root's."""
+    dev = _dev(world)
+    try:
+        _node(world, dev, step.name, stat.S_IFCHR, os.makedev(*step.device), step.mode)
+    finally:
+        os.close(dev)
+
+
+def _node(world: World, directory: int, name: str, kind: int, device: int, mode: int) -> None:
+    try:
+        os.mknod(name, kind | mode, device, dir_fd=directory)
+    except PermissionError:
+        _bind_node(world, name, kind, device)
+        return
+    handle = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+    try:
+        made = os.fstat(handle)
+        if stat.S_IFMT(made.st_mode) != kind or made.st_rdev != device:
+            raise SystemFailure(f"/dev/{name} of the guest is not the device that was made")
+    finally:
+        os.close(handle)
+    os.chown(name, *world.owner, dir_fd=directory, follow_symlinks=False)
+    os.chmod(name, mode, dir_fd=directory)
+
+
+def _bind_node(world: World, name: str, kind: int, device: int) -> None:
+    source = os.open(f"/dev/{name}", os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        outer = os.fstat(source)
+        if stat.S_IFMT(outer.st_mode) != kind or outer.st_rdev != device:
+            raise SystemFailure(f"the boot root's /dev/{name} is not the device of that name")
+        target = targets.regular_file(world, f"dev/{name}")
+        try:
+            clone = mounts.clone_handle(source)
+            try:
+                mounts.attach(clone, target)
+            finally:
+                os.close(clone)
+        finally:
+            os.close(target)
+    finally:
+        os.close(source)
+
+
+def make_link(world: World, step: s.MakeLink) -> None:
+    """One symbolic link, owned by the guest's root."""
+    dev = _dev(world)
+    try:
+        os.symlink(step.to, step.name, dir_fd=dev)
+        os.chown(step.name, *world.owner, dir_fd=dev, follow_symlinks=False)
+    finally:
+        os.close(dev)
+
+
+def make_initctl(world: World, step: s.MakeInitctl) -> None:
+    """The initctl FIFO; its directory's handle goes to the helper, which opens and guards it."""
+    world.initctl_directory = _dev(world)
+    os.mkfifo("initctl", 0o600, dir_fd=world.initctl_directory)
+    os.chown("initctl", *world.owner, dir_fd=world.initctl_directory, follow_symlinks=False)
+    world.keeper_needed = True
+
+
+def copy_devices(world: World, step: s.CopyDevices) -> None:
+    """Outer nodes made again inside, with the mode of the outer one, owned by the guest's root."""
+    chosen = [name for name in _outer_nodes("/dev") if _is_wanted(name, step)]
+    for name in sorted(chosen):
+        outer = os.lstat(f"/dev/{name}")
+        head, _, leaf = name.rpartition("/")
+        directory = targets.directory(world, f"dev/{head}" if head else "dev")
+        try:
+            kind, mode = stat.S_IFMT(outer.st_mode), stat.S_IMODE(outer.st_mode)
+            try:
+                _node(world, directory, leaf, kind, outer.st_rdev, mode)
+            except FileExistsError:
+                continue
+            except OSError as error:
+                if error.errno not in (errno.EPERM, errno.EACCES):
+                    raise
+                raise SystemFailure.from_os_error(f"bring in /dev/{name}", error) from error
+        finally:
+            os.close(directory)
+
+
+def _is_wanted(name: str, step: s.CopyDevices) -> bool:
+    path = f"/dev/{name}"
+    if name.partition("/")[0] in OWN:
+        return False
+    if any(_glob_covers(glob, path) for glob in step.include):
+        return True
+    if not step.inherit:
+        return False
+    if any(_glob_covers(glob, path) for glob in step.exclude):
+        return False
+    return not any(re.search(pattern, name) for pattern in step.rexclude)
+
+
+def _glob_covers(glob: str, path: str) -> bool:
+    glob = glob if glob.startswith("/") else f"/dev/{glob}"
+    return fnmatch.fnmatchcase(path, glob)
+
+
+def _outer_nodes(top: str) -> list[str]:
+    """Device nodes below a directory, relative to it; mounts of other kinds in it (pts, shm) are not entered."""
+    found: list[str] = []
+    device = os.lstat(top).st_dev
+    pending = [""]
+    while pending:
+        relative = pending.pop()
+        with os.scandir(f"{top}/{relative}") as entries:
+            for entry in entries:
+                name = f"{relative}/{entry.name}" if relative else entry.name
+                status = entry.stat(follow_symlinks=False)
+                if stat.S_ISDIR(status.st_mode):
+                    if status.st_dev == device:
+                        pending.append(name)
+                elif stat.S_ISCHR(status.st_mode) or stat.S_ISBLK(status.st_mode):
+                    found.append(name)
+    return found

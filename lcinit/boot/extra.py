@@ -1,0 +1,167 @@
+"""`mounts` and `fstab`: what the user brings into the guest, before the user namespace exists, so that it is locked.
+
+A source is a path of the boot root. The guest's own files must not choose what is mounted, so a source inside the
+guest root is reached without following any link.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+
+from lcinit.boot import mounts, targets
+from lcinit.boot.world import World
+from lcinit.config.fstab import parse_fstab
+from lcinit.config.values import Mount
+from lcinit.errors import SystemFailure
+from lcinit.linux import calls, files, mount
+from lcinit.plan import steps as s
+
+ATTRIBUTE_WORDS = {
+    **mounts.ATTRIBUTES,
+    "ro": mount.MOUNT_ATTR_RDONLY,
+}
+# Words of mount(8) that ask for the default, or for what does not concern a container.
+NEUTRAL = frozenset(
+    ("defaults", "rw", "suid", "exec", "auto", "noauto", "nouser", "user", "users", "owner", "group", "nofail")
+    + ("relatime", "_netdev", "bind")
+)
+LARGEST_FSTAB = 1 << 20
+
+
+def mount_extra(world: World, step: s.MountExtra) -> None:
+    """One of `mounts`."""
+    _mount(
+        world, Mount(source=step.source, target=step.target, type=step.fstype, options=step.options, id_map=step.id_map)
+    )
+
+
+def mount_fstab(world: World, step: s.MountFstab) -> None:
+    """Every line, in order; swap and the root's own line are not for a container."""
+    handle = _open_source(world, step.path)
+    os.close(handle)
+    file = os.open(step.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        status = os.fstat(file)
+        if not stat.S_ISREG(status.st_mode) or status.st_size > LARGEST_FSTAB:
+            raise SystemFailure(f"fstab: {step.path} is not a regular file of at most {LARGEST_FSTAB} bytes")
+        data = os.read(file, LARGEST_FSTAB)
+    finally:
+        os.close(file)
+    for entry in parse_fstab(data, step.path):
+        if entry.type == "swap" or entry.target in ("none", "/") or "noauto" in entry.options:
+            continue
+        try:
+            _mount(world, entry)
+        except (OSError, SystemFailure):
+            if "nofail" not in entry.options:
+                raise
+
+
+def _mount(world: World, entry: Mount) -> None:
+    attributes, rest = split_options(entry.options)
+    recursive = "rbind" in rest
+    bind = recursive or "bind" in entry.options or entry.type in (None, "none", "bind")
+    if bind:
+        if entry.source is None:
+            raise SystemFailure(f"mounts: /{entry.target}: a bind mount needs a source")
+        unknown = [word for word in rest if word != "rbind"]
+        if unknown:
+            raise SystemFailure(f"mounts: /{entry.target}: {unknown[0]!r} is no option of a bind mount")
+        fd = _bind(world, entry.source, recursive=recursive)
+    else:
+        fd = mount.new_mount(entry.type or "", _file_system_options(rest), 0, source=entry.source or entry.type)
+    try:
+        userns = None
+        if entry.id_map is not None:
+            from lcinit.supervisor.userns import user_namespace_with
+
+            userns = user_namespace_with(
+                [(r.inside, r.outside, r.size) for r in entry.id_map.users],
+                [(r.inside, r.outside, r.size) for r in entry.id_map.groups],
+            )
+            attributes |= mount.MOUNT_ATTR_IDMAP
+        flags = calls.AT_EMPTY_PATH | (calls.AT_RECURSIVE if recursive else 0)
+        try:
+            mount.mount_setattr(fd, "", flags, attr_set=attributes | mount.MOUNT_ATTR_NODEV, userns_fd=userns)
+        finally:
+            if userns is not None:
+                os.close(userns)
+        directory = stat.S_ISDIR(os.fstat(fd).st_mode)
+        target = _target(world, entry.target.strip("/"), directory=directory)
+        try:
+            mounts.attach(fd, target)
+        finally:
+            os.close(target)
+    finally:
+        os.close(fd)
+
+
+def split_options(options: tuple[str, ...]) -> tuple[int, list[str]]:
+    """mount(8) words → mount attributes, and the words that the file system itself must understand."""
+    attributes = 0
+    rest = []
+    for word in options:
+        if word in ATTRIBUTE_WORDS:
+            attributes |= ATTRIBUTE_WORDS[word]
+        elif word == "dev":
+            raise SystemFailure("mounts: option dev is refused: device nodes come into the guest by `devices` alone")
+        elif word not in NEUTRAL and not word.startswith(("x-", "comment=")):
+            rest.append(word)
+    return attributes, rest
+
+
+def _file_system_options(words: list[str]) -> dict[str, str | None]:
+    options: dict[str, str | None] = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        options[key] = value if equals else None
+    return options
+
+
+def _bind(world: World, source: str, *, recursive: bool) -> int:
+    handle = _open_source(world, source)
+    try:
+        return mounts.clone_handle(handle, recursive=recursive)
+    finally:
+        os.close(handle)
+
+
+def _open_source(world: World, source: str) -> int:
+    """A handle of a source that the guest's files had no say in. Raises SystemFailure."""
+    root = os.path.normpath(world.root)
+    path = os.path.normpath(source)
+    if not path.startswith("/"):
+        raise SystemFailure(f"mounts: source {source!r} is not an absolute path")
+    try:
+        if root != "/" and (path == root or path.startswith(f"{root}/")):
+            return files.open_in_root(world.root_fd, path[len(root) :].strip("/") or ".", os.O_PATH | os.O_CLOEXEC)
+        handle = files.openat2(calls.AT_FDCWD, path, os.O_PATH | os.O_CLOEXEC, 0, files.RESOLVE_NO_MAGICLINKS)
+    except OSError as error:
+        raise SystemFailure.from_os_error(f"use {source} as a mount source", error) from error
+    led_to = os.readlink(f"/proc/self/fd/{handle}")
+    if root != "/" and (led_to == root or led_to.startswith(f"{root}/")):
+        os.close(handle)
+        raise SystemFailure(f"refused: the mount source {source} leads into the guest root {root}")
+    return handle
+
+
+def _target(world: World, path: str, *, directory: bool) -> int:
+    """A target chosen by the user: links of the guest are followed, inside its root only (/lib is rightfully one)."""
+    try:
+        handle = files.openat2(
+            world.root_fd,
+            path,
+            os.O_PATH | os.O_CLOEXEC,
+            0,
+            files.RESOLVE_IN_ROOT | files.RESOLVE_NO_MAGICLINKS,
+        )
+    except FileNotFoundError:
+        return targets.directory(world, path) if directory else targets.regular_file(world, path)
+    except OSError as error:
+        raise targets.refusal(world, path, error) from error
+    if stat.S_ISDIR(os.fstat(handle).st_mode) != directory:
+        os.close(handle)
+        kind = "directory" if directory else "file"
+        raise SystemFailure(f"mounts: /{path} in the guest root is not a {kind} as its source is")
+    return handle

@@ -1,0 +1,40 @@
+"""After the root has changed, every path leads into the guest: nothing may be imported or read for display any more."""
+
+from __future__ import annotations
+
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from importlib.machinery import ModuleSpec
+    from types import ModuleType, TracebackType
+
+
+class RefuseImports:
+    """The only finder left: says what was asked for and refuses."""
+
+    @staticmethod
+    def find_spec(name: str, *_where: object) -> ModuleSpec | None:
+        """Refuse `name`, wherever it may be."""
+        raise ImportError(f"{name} must be imported before the root changes: what is there now is the guest's")
+
+
+def close() -> None:
+    """Refuse imports from now on, and show exceptions without reading source files."""
+    sys.meta_path[:] = [RefuseImports]
+    sys.path_hooks.clear()
+    sys.path.clear()
+    sys.path_importer_cache.clear()
+    sys.excepthook = show_exception
+
+
+def show_exception(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """One line a frame, from the code objects alone: the interpreter's own hook would open the files they name."""
+    from lcinit import log
+
+    log.error(f"unexpected {kind.__name__}: {error}")
+    while trace is not None:
+        code = trace.tb_frame.f_code
+        log.error(f"  at {code.co_filename}:{trace.tb_lineno} in {code.co_name}")
+        trace = trace.tb_next

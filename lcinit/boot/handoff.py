@@ -1,0 +1,144 @@
+"""The last step: everything of lcinit's is taken off, and PID 1 becomes the guest's init."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import resource
+import sys
+
+from lcinit.boot import guard
+from lcinit.boot.console import terminal
+from lcinit.boot.own import keeper
+from lcinit.boot.world import World
+from lcinit.errors import EX_CANNOT_RUN, EX_NOT_FOUND, CommandFailed, SystemFailure
+from lcinit.linux import capabilities, process, signals
+from lcinit.plan import steps as s
+from lcinit.plan.inits import INITS, stop_signals
+from lcinit.supervisor.accounts import identity
+from lcinit.supervisor.spawn import execute
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Never
+
+
+def drop_capabilities(world: World, step: s.DropCapabilities) -> None:
+    """Out of the bounding set, and nothing inheritable or ambient that could come back (capabilities(7))."""
+    held = capabilities.bounding_set()
+    capabilities.drop_bounding([n for n in (capabilities.CAPABILITIES[name] for name in step.names) if n in held])
+    capabilities.clear_ambient()
+    effective, permitted, _ = capabilities.get_capabilities()
+    capabilities.set_capabilities(effective, permitted, 0)
+
+
+def hand_off(world: World, step: s.ExecInit) -> Never:
+    """Exec the guest's init. Raises CommandFailed with 126 or 127 if it cannot be run, and then nothing was lost."""
+    guard.close()
+    who = identity(world.root_fd, step.user, step.group, step.groups)
+    _limits(step)
+    _console(world)
+    try:
+        process.join_session_keyring()
+    except OSError as error:
+        # filtered by nspawn and docker, absent from some kernels, or out of quota: the manager's keyring then stays
+        if error.errno not in (errno.EPERM, errno.EACCES, errno.ENOSYS, errno.EDQUOT):
+            raise
+    if who is not None:
+        os.setgroups(who.groups)
+        os.setresgid(who.gid, who.gid, who.gid)
+        os.setresuid(who.uid, who.uid, who.uid)
+    os.umask(0o022)
+    process.set_pdeathsig(0)
+    try:
+        os.chdir(step.cwd or "/")
+    except OSError as error:
+        raise SystemFailure.from_os_error(f"enter the working directory {step.cwd}", error) from error
+    process.close_range(3, flags=process.CLOSE_RANGE_CLOEXEC)
+    signals.reset_signals()
+    try:
+        execute(step.argv, dict(step.environment))
+    except OSError as error:
+        signals.block_all()
+        missing = error.errno in (errno.ENOENT, errno.ENOTDIR)
+        raise CommandFailed(
+            f"cannot exec {step.argv[0]}: {error.strerror}",
+            hint="exec.command names the guest's init" if missing else "",
+            exit_code=EX_NOT_FOUND if missing else EX_CANNOT_RUN,
+        ) from error
+
+
+def _limits(step: s.ExecInit) -> None:
+    for limit in step.limits:
+        number = getattr(resource, f"RLIMIT_{limit.name.upper()}")
+        soft, hard = (resource.RLIM_INFINITY if v is None else v for v in (limit.soft, limit.hard))
+        try:
+            resource.setrlimit(number, (soft, hard))
+        except (OSError, ValueError) as error:
+            raise SystemFailure(
+                f"limits.{limit.name}: cannot set {limit.soft}:{limit.hard}: {error}",
+                hint="raising a hard limit needs CAP_SYS_RESOURCE outside the guest",
+            ) from error
+
+
+def _console(world: World) -> None:
+    """Standard streams for the guest: the fresh pty where there is one, else the manager's, never a terminal of
+    somebody else's session."""
+    if world.console_slave >= 0:
+        try:
+            os.setsid()
+        except PermissionError:
+            _forget_terminal()
+        for fd in (0, 1, 2):
+            os.dup2(world.console_slave, fd, inheritable=True)
+        return
+    for fd in (0, 1, 2):
+        try:
+            os.fstat(fd)
+            os.set_inheritable(fd, True)
+        except OSError:
+            os.open("/dev/null", os.O_RDWR)  # takes the lowest number that is free: this one
+
+
+def _forget_terminal() -> None:
+    """PID 1 leads its session already: leave the outer terminal to its owner."""
+    stream = terminal()
+    if stream is not None:
+        try:
+            process.drop_controlling_tty(stream)
+        except OSError as error:
+            if error.errno != errno.ENOTTY:
+                raise
+
+
+def keeper_arguments(world: World, step: s.ExecInit, descriptors: dict[str, int]) -> tuple[str, ...]:
+    """The keeper's command line; `descriptors` are its numbers of what it is handed."""
+    kind = world.init_kind
+    words: list[str] = []
+    if "initctl" in descriptors:
+        words += ["--initctl-dir", str(descriptors["initctl"]), "--owner", f"{world.owner[0]}:{world.owner[1]}"]
+    for request, name in stop_signals(kind, step.stop).items():
+        words += [f"--{request}", name]
+    if not INITS[kind].catches:
+        words.append("--repeat")
+    if "console" in descriptors:
+        words += ["--console", str(descriptors["console"])]
+    for name in ("started", "ready"):
+        if name in descriptors:
+            words += [f"--{name}", str(descriptors[name])]
+    return tuple(words)
+
+
+def become_keeper(world: World, step: s.ExecInit, descriptors: dict[str, int]) -> Never:
+    """The helper's last request: turn into the keeper, keeping only what it needs."""
+    # first out of the way, then to numbers in a row: a target may be another's source
+    moved = [(name, fcntl.fcntl(fd, fcntl.F_DUPFD, 100)) for name, fd in descriptors.items()]
+    numbers: dict[str, int] = {}
+    for number, (name, fd) in enumerate(moved, start=3):
+        os.dup2(fd, number, inheritable=True)
+        numbers[name] = number
+    process.close_range(3 + len(numbers))
+    signals.reset_signals()
+    environment = {"PATH": "/usr/bin:/bin"}
+    os.execve(sys.executable, keeper(keeper_arguments(world, step, numbers)), environment)

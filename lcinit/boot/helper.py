@@ -1,0 +1,98 @@
+"""The helper: a fork of the leader made before the unshare, which stays outside and does what needs outer privilege.
+
+Leader and helper are one program: a request is the number of a step of the plan they share, with descriptors where the
+step needs them, and the answer is empty or an error. The helper ends with the leader, or turns into the keeper
+(`control.keeper`), a small program that relays the console and serves initctl for as long as the guest lives.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+
+from lcinit.errors import LcinitError, SystemFailure
+from lcinit.linux import process
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Never
+
+    Perform = Callable[[int, list[int]], None]
+
+_LARGEST = 64 * 1024
+_MOST_DESCRIPTORS = 8
+
+
+class Helper:
+    """The leader's side."""
+
+    def __init__(self, pid: int, channel: socket.socket) -> None:
+        self.pid = pid
+        self.channel = channel
+
+    def ask(self, number: int, descriptors: tuple[int, ...] = ()) -> None:
+        """Have the helper perform step `number`; raises what it failed with."""
+        self.send(number, descriptors)
+        self.answer()
+
+    def send(self, number: int, descriptors: tuple[int, ...] = ()) -> None:
+        """The request alone; `answer` must follow."""
+        try:
+            socket.send_fds(self.channel, [str(number).encode()], list(descriptors))
+        except OSError as error:
+            raise SystemFailure.from_os_error("reach the helper", error) from error
+
+    def answer(self) -> None:
+        """Wait for the answer to what was sent."""
+        reply = self.channel.recv(_LARGEST)
+        if not reply:
+            raise SystemFailure("the helper ended before it had answered", hint="see the lines above")
+        code, _, rest = reply.decode("utf-8", "replace").partition("\0")
+        if code != "0":
+            message, _, hint = rest.partition("\0")
+            raise LcinitError(message, hint=hint, exit_code=int(code))
+
+    def close(self) -> None:
+        """No more requests: the helper ends by itself."""
+        self.channel.close()
+
+
+def start(perform: Perform) -> Helper:
+    """Fork the helper; in it `perform(number, descriptors)` answers every request."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    leader = os.getpid()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            ours.close()
+            _serve(theirs, perform, leader)
+        finally:
+            os._exit(70)
+    theirs.close()
+    return Helper(pid, ours)
+
+
+def _serve(channel: socket.socket, perform: Perform, leader: int) -> Never:
+    process.set_pdeathsig(signal.SIGKILL)
+    if os.getppid() != leader:
+        os._exit(0)
+    while True:
+        request, descriptors, flags, _ = socket.recv_fds(channel, _LARGEST, _MOST_DESCRIPTORS)
+        if not request:
+            os._exit(0)
+        try:
+            if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
+                raise SystemFailure("a request to the helper was cut short")
+            perform(int(request), descriptors)
+            reply = "0"
+        except LcinitError as error:
+            reply = f"{error.exit_code}\0{error.message}\0{error.hint}"
+        except OSError as error:
+            failure = SystemFailure.from_os_error("do this outside the guest's namespaces", error)
+            reply = f"{failure.exit_code}\0{failure.message}"
+        finally:
+            for fd in descriptors:
+                os.close(fd)
+        channel.send(reply.encode("utf-8", "replace"))

@@ -1,0 +1,68 @@
+"""The steps that make the guest's namespaces, on the leader's and on the helper's side."""
+
+from __future__ import annotations
+
+import os
+
+from lcinit.boot.world import World
+from lcinit.config.values import IdRange
+from lcinit.errors import SystemFailure
+from lcinit.linux import namespaces, process
+from lcinit.plan import steps as s
+
+FLAGS = {
+    "user": namespaces.CLONE_NEWUSER,
+    "mount": namespaces.CLONE_NEWNS,
+    "uts": namespaces.CLONE_NEWUTS,
+    "ipc": namespaces.CLONE_NEWIPC,
+    "network": namespaces.CLONE_NEWNET,
+    "cgroup": namespaces.CLONE_NEWCGROUP,
+}
+
+
+def unshare(world: World, step: s.Unshare) -> None:
+    """All of the guest's namespaces in one call; with a user namespace only a single-threaded process may."""
+    threads = len(os.listdir("/proc/self/task"))
+    if threads != 1:
+        raise SystemFailure(f"cannot unshare: lcinit has {threads} threads and must have one")
+    flags = 0
+    for name in step.namespaces:
+        flags |= FLAGS[name]
+    namespaces.unshare(flags)
+    if "mount" in step.namespaces:
+        world.reopen_root()
+
+
+def forbid_dumping() -> None:
+    """No ptrace, no core, no reading of /proc/PID/mem; checked, because a change of uid may undo it (proc(5))."""
+    process.set_dumpable(False)
+    if process.get_dumpable() != 0:
+        raise SystemFailure("PID 1 could be dumped and traced: prctl(PR_SET_DUMPABLE) had no effect")
+
+
+def become_root(world: World) -> None:
+    """After the maps are written: uid and gid 0 of the new user namespace, no supplementary groups."""
+    os.setgroups([])
+    os.setresgid(0, 0, 0)
+    os.setresuid(0, 0, 0)
+    world.inside = True
+    forbid_dumping()
+
+
+def write_id_map(step: s.WriteIdMap, leader: int) -> None:
+    """The helper's part: both maps through a procfs of its own, one write each, read back and compared."""
+    procfs = namespaces.open_procfs()
+    try:
+        for name, ranges in (("uid_map", step.id_map.users), ("gid_map", step.id_map.groups)):
+            wanted = [(r.inside, r.outside, r.size) for r in ranges]
+            namespaces.write_proc_file(procfs, leader, name, namespaces.format_id_map(wanted))
+            _check_map(name, ranges, namespaces.read_proc_file(procfs, leader, name))
+    finally:
+        os.close(procfs)
+
+
+def _check_map(name: str, ranges: tuple[IdRange, ...], text: bytes) -> None:
+    # The kernel keeps the order up to five ranges and sorts more than that.
+    got = sorted(tuple(int(word) for word in line.split()) for line in text.splitlines())
+    if got != sorted((r.inside, r.outside, r.size) for r in ranges):
+        raise SystemFailure(f"the kernel's {name} is not what was written")

@@ -1,0 +1,142 @@
+"""Looking at the machine: everything that a plan depends on, read without changing anything."""
+
+from __future__ import annotations
+
+import os
+import stat
+
+from lcinit.boot import cgroups, console
+from lcinit.boot.guest import identify
+from lcinit.config.values import Config
+from lcinit.errors import LcinitError
+from lcinit.linux import capabilities, files, namespaces
+from lcinit.plan.facts import Console, Guest, Interface, Machine
+from lcinit.plan.managers import MANAGERS, recognise
+
+_DELEGATE = "/sys/kernel/cgroup/delegate"
+
+
+def probe(config: Config, command: str | None = None) -> Machine:
+    """The facts of this machine and container. Raises OSError only where /proc itself is missing."""
+    environ = dict(os.environ)
+    container = environ.get("container") or None
+    marks = frozenset(path for path in ("/.dockerenv", "/run/.containerenv") if os.path.exists(path))
+    manager = recognise(container, marks)
+    held = _capabilities()
+    return Machine(
+        kernel=_kernel(),
+        pid=os.getpid(),
+        manager=manager,
+        container=container,
+        container_uuid=environ.get("container_uuid") or environ.get("LIBVIRT_LXC_UUID") or None,
+        capabilities=held,
+        initial_network=_initial_network(),
+        interfaces=_interfaces(),
+        console=_console(manager),
+        cgroup=cgroups.look_at_own() if "sys_admin" in held else None,
+        initramfs=_initramfs(),
+        guest=_guest(config, command),
+        environment=tuple(sorted(environ.items())),
+        resolv_conf=_is_filled_file("/etc/resolv.conf"),
+        kernel_cgroup_delegate=_delegation(),
+    )
+
+
+def _kernel() -> tuple[int, int]:
+    major, minor = os.uname().release.split(".")[:2]
+    digits = "".join(c for c in minor if c.isdigit())
+    return int(major), int(digits or 0)
+
+
+def _capabilities() -> frozenset[str]:
+    effective, _, _ = capabilities.get_capabilities()
+    return frozenset(name for name, number in capabilities.CAPABILITIES.items() if effective >> number & 1)
+
+
+def _initial_network() -> bool:
+    """Whether this is the network namespace that the machine started with; yes where the kernel cannot tell."""
+    try:
+        return namespaces.netns_cookie() == 1
+    except OSError:
+        return True
+
+
+def _interfaces() -> tuple[Interface, ...]:
+    """All but the loopback, by sysfs where it shows this namespace and by netlink in any case."""
+    from lcinit.linux import netlink
+
+    try:
+        links = netlink.links()
+    except OSError:
+        return ()
+    return tuple(
+        Interface(name=link.name, hardware=os.path.exists(f"/sys/class/net/{link.name}/device"))
+        for link in links
+        if not link.loopback
+    )
+
+
+def _console(manager: str) -> Console:
+    stream = console.terminal()
+    if stream is None:
+        return Console(terminal=False, own=False)
+    try:
+        name = os.ttyname(stream)
+    except OSError:
+        return Console(terminal=True, own=False)
+    try:
+        of_this_devpts = os.stat("/dev/pts/ptmx").st_dev == os.fstat(stream).st_dev
+    except OSError:
+        of_this_devpts = False
+    return Console(terminal=True, own=of_this_devpts and MANAGERS[manager].private_terminal, name=name)
+
+
+def _initramfs() -> bool:
+    """Whether "/" is the kernel's own rootfs, which cannot be pivoted away (Documentation: ramfs-rootfs-initramfs)."""
+    handle = os.open("/", os.O_PATH | os.O_CLOEXEC)
+    try:
+        if files.statfs_type(handle) not in (files.RAMFS_MAGIC, files.TMPFS_MAGIC):
+            return False
+    finally:
+        os.close(handle)
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as mountinfo:
+        for line in mountinfo:
+            fields = line.split()
+            if fields[4] == "/":
+                return fields[fields.index("-") + 1] == "rootfs"
+    return False
+
+
+def _guest(config: Config, command: str | None) -> Guest | None:
+    """What stands at the guest root now; None when `setup.before` has yet to bring it."""
+    if config.setup.before:
+        return None
+    path = config.root.path if config.root.mode != "none" and config.root.path else "/"
+    try:
+        root = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        resolved, kind = identify(root, command or config.exec.command[0])
+    except LcinitError:
+        return None
+    finally:
+        os.close(root)
+    return Guest(init=kind, resolved=resolved)
+
+
+def _is_filled_file(path: str) -> bool:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return False
+    return stat.S_ISREG(status.st_mode) and status.st_size > 0
+
+
+def _delegation() -> tuple[str, ...]:
+    """The files that go to the new owner with a cgroup (cgroup v2, "Delegation")."""
+    try:
+        with open(_DELEGATE, encoding="ascii") as file:
+            return tuple(file.read().split())
+    except OSError:
+        return Machine.kernel_cgroup_delegate

@@ -1,0 +1,183 @@
+"""The runner: the steps of the plan in order. There is no other way in which a step is ever done."""
+
+from __future__ import annotations
+
+import os
+import time
+
+from lcinit import log
+from lcinit.boot import (
+    cgroups,
+    commands,
+    console,
+    devices,
+    extra,
+    guest,
+    handoff,
+    helper,
+    hostinfo,
+    mounts,
+    namespaces,
+    network,
+    root,
+)
+from lcinit.boot.world import World
+from lcinit.errors import EX_CONFIG, LcinitError, SystemFailure
+from lcinit.linux import process
+from lcinit.plan import steps as s
+from lcinit.supervisor.loop import loop_needed
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from asyncio import Future
+    from collections.abc import Callable
+    from typing import Any
+
+    Do = Callable[[World, Any], None]
+
+# What a step is done by, where it is one call in this process. The others are methods of the runner.
+DO: dict[type[s.Step], Do] = {
+    s.UnshareMounts: mounts.unshare_mounts,
+    s.CheckRoot: mounts.check_root,
+    s.CheckInit: guest.check_init,
+    s.AttachRoot: mounts.attach_root,
+    s.MountNew: mounts.mount_new,
+    s.MakeTargets: mounts.make_targets,
+    s.SetReadOnly: mounts.set_read_only,
+    s.MaskPaths: mounts.mask_paths,
+    s.MakeNode: devices.make_node,
+    s.MakeLink: devices.make_link,
+    s.MakeInitctl: devices.make_initctl,
+    s.CopyDevices: devices.copy_devices,
+    s.ConsoleStep: console.set_up_console,
+    s.HostInfo: hostinfo.host_info,
+    s.ResolvConf: hostinfo.resolv_conf,
+    s.MountExtra: extra.mount_extra,
+    s.MountFstab: extra.mount_fstab,
+    s.TakeCgroup: cgroups.take_cgroup,
+    s.Unshare: namespaces.unshare,
+    s.SetHostname: lambda _world, step: process.sethostname(step.name),
+    s.LoopbackUp: lambda _world, _step: network.bring_loopback_up(),
+    s.ChangeRoot: root.change_root,
+    s.DropCapabilities: handoff.drop_capabilities,
+}
+
+
+def _resolve(future: Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+class Runner:
+    """Runs one plan. Ends by exec, or by an LcinitError that says which step failed."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.leader = os.getpid()
+        self.started = -1
+
+    async def run(self) -> None:
+        """All steps; returns only if the plan has no last one."""
+        world = self.world
+        pending_commands = sum(isinstance(step, s.RunCommand) for step in world.plan.steps)
+        for number, step in enumerate(world.plan.steps):
+            begun = time.monotonic()
+            if isinstance(step, s.RunCommand):
+                pending_commands -= 1
+            if isinstance(step, s.ChangeRoot) and pending_commands:
+                await loop_needed()  # nothing can be imported afterwards
+                world.listen()
+            try:
+                await self._do(number, step)
+            except OSError as error:
+                raise SystemFailure.from_os_error(f"{step.what()} ({step.phase})", error) from error
+            spent = time.monotonic() - begun
+            world.phase_seconds[step.phase] = world.phase_seconds.get(step.phase, 0.0) + spent
+
+    async def _do(self, number: int, step: s.Step) -> None:
+        world = self.world
+        if isinstance(step, s.RunCommand):
+            if step.place == "outside":
+                await self._ask_slowly(number)
+            else:
+                await commands.run_command(world, step)
+        elif isinstance(step, s.StartHelper):
+            namespaces.forbid_dumping()
+            world.helper = helper.start(self._perform)
+        elif isinstance(step, s.WriteIdMap):
+            self._helper().ask(number)
+            namespaces.become_root(world)
+        elif isinstance(step, s.MoveInterfaces):
+            target = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                self._helper().ask(number, (target,))
+            finally:
+                os.close(target)
+        elif isinstance(step, s.ExecInit):
+            self._release_helper(number)
+            log.info(self._summary(step))
+            handoff.hand_off(world, step)
+        else:
+            DO[type(step)](world, step)
+
+    def _helper(self) -> helper.Helper:
+        if self.world.helper is None:
+            raise SystemFailure("this step needs the helper, and the plan has none", exit_code=EX_CONFIG)
+        return self.world.helper
+
+    async def _ask_slowly(self, number: int) -> None:
+        """A request that may take long: wait on the loop, so that signals are taken meanwhile."""
+        await loop_needed()
+        self.world.listen()
+        import asyncio
+
+        assistant = self._helper()
+        assistant.send(number)
+        loop = asyncio.get_running_loop()
+        ready = loop.create_future()
+        loop.add_reader(assistant.channel.fileno(), _resolve, ready)
+        try:
+            await ready
+        finally:
+            loop.remove_reader(assistant.channel.fileno())
+        assistant.answer()
+
+    def _release_helper(self, number: int) -> None:
+        """Turn the helper into the keeper where the guest needs one, and end it otherwise."""
+        world = self.world
+        if world.helper is None:
+            return
+        if not world.keeper_needed:
+            world.helper.close()
+            world.reaper.forget(world.helper.pid)
+            return
+        reader, self.started = os.pipe2(os.O_CLOEXEC)
+        handed = [reader]
+        if world.console_master >= 0:
+            handed.append(world.console_master)
+        world.helper.send(number, tuple(handed))
+        for fd in handed:
+            os.close(fd)
+
+    def _perform(self, number: int, descriptors: list[int]) -> None:
+        """In the helper: the part of a step that is done outside."""
+        step = self.world.plan.steps[number]
+        if isinstance(step, s.WriteIdMap):
+            namespaces.write_id_map(step, self.leader)
+        elif isinstance(step, s.MoveInterfaces):
+            network.move_interfaces(step.names, descriptors[0])
+        elif isinstance(step, s.RunCommand):
+            commands.run_outside(self.world, step, self.leader)
+        elif isinstance(step, s.ExecInit):
+            named = {"started": descriptors[0]}
+            if len(descriptors) > 1:
+                named["console"] = descriptors[1]
+            if self.world.initctl_directory >= 0:
+                named["initctl"] = self.world.initctl_directory
+            handoff.become_keeper(self.world, step, named)
+        else:
+            raise LcinitError(f"the helper was asked for {step.kind}, which is not its work")
+
+    def _summary(self, step: s.ExecInit) -> str:
+        times = ", ".join(f"{name} {seconds * 1000:.0f} ms" for name, seconds in self.world.phase_seconds.items())
+        return f"{times}; {step.what()}"

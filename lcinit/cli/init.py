@@ -1,0 +1,76 @@
+"""`lcinit init`: be PID 1. Its few options are read by hand: argparse takes longer to import than a boot may."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from lcinit import __version__
+from lcinit.errors import UsageError
+
+HELP = """\
+usage: lcinit init [--config FILE] [--override-exec] [--no-pid1] [--] [ARG...]
+       init RUNLEVEL
+
+Be PID 1 of a container: read the configuration, prepare the guest root, unshare, enter it and exec the guest's init.
+When it is not PID 1, `init RUNLEVEL` asks the running init for a runlevel, as telinit does.
+
+options:
+  --config FILE    the configuration (default: /mnt/init.yml, and all defaults where that is missing)
+  --override-exec  ARG... replaces exec.command; without it ARG... is appended to the configured command, and is the
+                   command where none is configured
+  --no-pid1        run although this is not PID 1
+  --help           this text
+  --version        the version
+
+exit codes, if the guest was not started: 64 usage or not PID 1, 71 system error, 77 permission, 78 configuration, 126
+and 127 a command that cannot be run or is not there, else that of the command that failed. Once it was started the exit
+code is the guest's.
+
+example: start a guest that stands in /mnt/root, in namespaces of its own
+  unshare --fork --pid --mount --net lcinit init
+"""
+
+RUNLEVELS = frozenset("0123456SsQqUuabc")
+
+
+def run(args: list[str], program: str) -> int:
+    """Parse, and boot or talk to the init that runs."""
+    config: str | None = None
+    override = False
+    pid1_only = True
+    rest = list(args)
+    while rest:
+        word = rest[0]
+        if word == "--":
+            rest.pop(0)
+            break
+        if not word.startswith("-") or word == "-":
+            break
+        rest.pop(0)
+        if word in ("-h", "--help"):
+            print(HELP, end="")
+            return 0
+        if word == "--version":
+            print(f"lcinit {__version__}")
+            return 0
+        if word == "--config":
+            if not rest:
+                raise UsageError("--config needs a FILE")
+            config = rest.pop(0)
+        elif word.startswith("--config="):
+            config = word.partition("=")[2]
+        elif word == "--override-exec":
+            override = True
+        elif word == "--no-pid1":
+            pid1_only = False
+        else:
+            raise UsageError(f"unknown option {word}", hint=f"`{program} --help` lists them; -- ends options")
+    if os.getpid() != 1 and pid1_only and len(rest) == 1 and rest[0] in RUNLEVELS and config is None:
+        from lcinit.cli import telinit
+
+        return telinit.run(rest, program)
+    from lcinit.boot import boot
+
+    sys.stdout.flush()
+    return boot.init(config, tuple(rest), override_exec=override, pid1_only=pid1_only)

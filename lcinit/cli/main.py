@@ -1,0 +1,108 @@
+"""The one program: which tool it is depends on the name it is called by, or on its first argument."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from lcinit import __version__
+from lcinit.errors import EX_OSERR, EX_USAGE, LcinitError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Protocol
+
+    class Tool(Protocol):
+        """A module of this package that is one command."""
+
+        def run(self, args: list[str], program: str) -> int:
+            """Do it; the exit code."""
+
+
+# Command → what `lcinit --help` says of it. Each is the module of the same name (a dash is an underscore there).
+COMMANDS = {
+    "init": "be PID 1: prepare the guest root and hand over to the guest's init",
+    "plan": "print every step that init would take here, and change nothing",
+    "check": "validate configuration files",
+    "schema": "print the JSON Schema of a configuration",
+    "doctor": "tell what this kernel and container allow, and what to do where they do not",
+    "overlay": "overlay layers over a directory",
+    "mount-idmapped": "make an idmapped bind mount",
+    "tolerant": "run a file or a directory of files, executable or not",
+    "initctl": "ask the init behind a FIFO for a runlevel",
+    "telinit": "the same as initctl",
+    "links": "make the symbolic links that give lcinit its other names",
+    "image": "build a boot root",
+    "demo": "boot a demonstration guest made of this machine's own /usr",
+    "completion": "print the bash completion",
+}
+
+# Names that lcinit answers to when it is called by them (through a symbolic link).
+CALLED = ("init", "telinit", "initctl", "overlay", "mount-idmapped", "tolerant")
+LATER = ("shutdown", "halt", "poweroff", "reboot", "runlevel", "contain", "pseudo", "inject")
+
+EPILOG = """\
+`lcinit COMMAND --help` tells all about one of them. Exit codes are those of sysexits(3): 64 usage, 71 system error,
+77 permission, 78 configuration; a command that cannot be run gives 126 and one that is not there 127.
+
+example:
+  lcinit check /mnt/init.yml && lcinit plan --config /mnt/init.yml
+"""
+
+
+def main(argv: list[str]) -> int:
+    """Run the tool that `argv` names and return its exit code; errors become one line each on standard error."""
+    called = os.path.basename(argv[0])
+    if called in CALLED:
+        name, arguments, program = called, argv[1:], called
+    elif called in LATER:
+        print(f"lcinit: {called} is not part of this version", file=sys.stderr)
+        return EX_USAGE
+    else:
+        if len(argv) < 2 or argv[1] in ("-h", "--help"):
+            print(usage(), end="", file=sys.stdout if len(argv) > 1 else sys.stderr)
+            return 0 if len(argv) > 1 else EX_USAGE
+        if argv[1] == "--version":
+            print(f"lcinit {__version__}")
+            return 0
+        name, arguments, program = argv[1], argv[2:], f"lcinit {argv[1]}"
+    if name not in COMMANDS:
+        print(f"lcinit: there is no command {name!r}; `lcinit --help` lists them", file=sys.stderr)
+        return EX_USAGE
+    try:
+        return tool(name).run(arguments, program)
+    except LcinitError as error:
+        for line in str(error).split("\n"):
+            print(f"{program}: {line}", file=sys.stderr)
+        return error.exit_code
+    except BrokenPipeError:
+        # whoever read our output has seen enough; keep the interpreter from complaining at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return EX_OSERR
+
+
+def tool(name: str) -> Tool:
+    """The module of a command: nothing of the others is imported."""
+    module = f"lcinit.cli.{name.replace('-', '_')}"
+    __import__(module)
+    return sys.modules[module]
+
+
+def usage() -> str:
+    """The text of `lcinit --help`."""
+    width = max(len(name) for name in COMMANDS)
+    lines = [f"  {name:<{width}}  {what}" for name, what in COMMANDS.items()]
+    head = "usage: lcinit COMMAND [ARGUMENT...]\n\nThe /sbin/init of a container.\n\ncommands:\n"
+    return head + "\n".join(lines) + "\n\n" + EPILOG
+
+
+def console_script() -> int:
+    """Entry point of the installed program. As init it starts itself anew, isolated: PYTHON* variables and the user's
+    site directory are no business of PID 1's."""
+    if not sys.flags.isolated and (os.path.basename(sys.argv[0]) == "init" or sys.argv[1:2] == ["init"]):
+        from lcinit.boot.own import program
+
+        name, arguments = os.path.basename(sys.argv[0]), tuple(sys.argv[1:])
+        again = program(name, arguments)
+        os.execv(again[0], again)
+    return main(sys.argv)

@@ -1,0 +1,49 @@
+"""`lcinit plan`: what init would do here."""
+
+from __future__ import annotations
+
+from lcinit import __version__
+from lcinit.errors import EX_USAGE
+
+EXAMPLE = """\
+example:
+  lcinit plan --config init.yml
+  lcinit plan --json | python3 -m json.tool
+
+Nothing is changed. What setup.before brings cannot be seen yet, so the guest's init may be judged only when it runs.
+Exit code 78 means that the configuration is wrong or cannot be carried out on this machine.
+"""
+
+
+def run(args: list[str], program: str) -> int:
+    """Print the plan."""
+    import argparse
+    import json
+    import sys
+
+    parser = argparse.ArgumentParser(
+        prog=program,
+        description="Print every step that `lcinit init` would take here.",
+        epilog=EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.exit_on_error = True
+    parser.add_argument("--config", metavar="FILE", help="the configuration (default: /mnt/init.yml)")
+    parser.add_argument("--json", action="store_true", help="as JSON")
+    parser.add_argument("--override-exec", action="store_true", help="ARG... replaces exec.command")
+    parser.add_argument("--version", action="version", version=f"lcinit {__version__}")
+    parser.add_argument("arguments", nargs="*", metavar="ARG", help="as for init")
+    try:
+        options = parser.parse_args(args)
+    except SystemExit as ended:
+        return EX_USAGE if ended.code else 0
+    from lcinit.boot.boot import prepare
+    from lcinit.plan import show
+
+    _config, machine, plan = prepare(options.config, tuple(options.arguments), override_exec=options.override_exec)
+    if options.json:
+        json.dump(show.as_data(plan, machine), sys.stdout, indent=2)
+        print()
+    else:
+        print(show.as_text(plan, machine), end="")
+    return 0

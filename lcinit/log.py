@@ -1,0 +1,85 @@
+"""lcinit's own messages. Writing one can never block and never raise: PID 1 must not hang on a full terminal."""
+
+from __future__ import annotations
+
+import os
+import select
+
+LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+_LONGEST = 4000  # below PIPE_BUF: a pipe that polls writable takes it whole
+
+
+class Log:
+    """Where messages go: descriptor 2 and, if asked for, a file. `dropped` counts those the console did not take."""
+
+    def __init__(self) -> None:
+        self.level = "info"
+        self.json = False
+        self.file = -1
+        self.dropped = 0
+
+    def configure(self, level: str, form: str, file: str | None) -> None:
+        """Take over the configuration's `log`. Raises OSError when the file cannot be opened."""
+        self.level = level
+        self.json = form == "json"
+        if file is not None:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW
+            self.file = os.open(file, flags, 0o640)
+
+    def write(self, level: str, message: str) -> None:
+        """One record: a line, with whatever could move a terminal's cursor made visible."""
+        if LEVELS[level] < LEVELS[self.level]:
+            return
+        line = self._line(level, printable(message))
+        self._put(2, line)
+        if self.file >= 0:
+            self._put(self.file, line)
+
+    def _line(self, level: str, message: str) -> bytes:
+        if self.json:
+            text = message.replace("\\", "\\\\").replace('"', '\\"')
+            return f'{{"program": "lcinit", "level": "{level}", "message": "{text}"}}\n'.encode("utf-8", "replace")
+        mark = "" if level in ("info", "debug") else f"{level}: "
+        return f"lcinit: {mark}{message}\n".encode("utf-8", "replace")
+
+    def _put(self, fd: int, line: bytes) -> None:
+        try:
+            for start in range(0, len(line), _LONGEST):
+                if not select.select([], [fd], [], 0)[1]:
+                    self.dropped += 1
+                    return
+                os.write(fd, line[start : start + _LONGEST])
+        except (OSError, ValueError):
+            self.dropped += 1
+
+
+def printable(text: str) -> str:
+    """The text with control and formatting characters as escapes (C0, C1, DEL, bidirectional and line separators)."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+_log = Log()
+configure = _log.configure
+
+
+def debug(message: str) -> None:
+    """For finding out how something went."""
+    _log.write("debug", message)
+
+
+def info(message: str) -> None:
+    """What a user wants to see."""
+    _log.write("info", message)
+
+
+def warning(message: str) -> None:
+    """Something is weaker than it could be."""
+    _log.write("warning", message)
+
+
+def error(message: str) -> None:
+    """Something failed. Several lines are several records."""
+    for line in message.split("\n"):
+        _log.write("error", line)

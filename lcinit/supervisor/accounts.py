@@ -1,0 +1,77 @@
+"""Users and groups of a root by its own /etc/passwd and /etc/group, without NSS: that would load the guest's code."""
+
+from __future__ import annotations
+
+import os
+import stat
+
+from lcinit.errors import EX_CONFIG, SystemFailure
+from lcinit.linux import files
+from lcinit.supervisor.spawn import Identity
+
+_LARGEST = 4 << 20
+
+
+def identity(
+    root_fd: int, user: str | int | None, group: str | int | None, groups: tuple[str | int, ...] = ()
+) -> Identity | None:
+    """Numbers for names (passwd(5), group(5)) in the root of a handle; None where neither user nor group is given.
+
+    A user's group is that of its passwd line unless `group` is given; without `groups` it gets the supplementary
+    groups of its name. A number needs no line. Raises SystemFailure (exit code 78) for an unknown name.
+    """
+    if user is None and group is None:
+        return None
+    uid, gid, name = 0, 0, "root"
+    if user is not None:
+        uid, gid, name = _user(root_fd, user)
+    if group is not None:
+        gid = _group(root_fd, group)
+    supplementary = tuple(_group(root_fd, each) for each in groups) if groups else _groups_of(root_fd, name)
+    return Identity(uid=uid, gid=gid, groups=tuple(dict.fromkeys((gid, *supplementary))))
+
+
+def _user(root_fd: int, user: str | int) -> tuple[int, int, str]:
+    for fields in _lines(root_fd, "etc/passwd", 7):
+        if fields[0] == user or (isinstance(user, int) and fields[2] == str(user)):
+            return int(fields[2]), int(fields[3]), fields[0]
+    if isinstance(user, int):
+        return user, user, ""
+    raise SystemFailure(f"no user {user!r} in /etc/passwd", hint="name one that is there", exit_code=EX_CONFIG)
+
+
+def _group(root_fd: int, group: str | int) -> int:
+    if isinstance(group, int):
+        return group
+    for fields in _lines(root_fd, "etc/group", 4):
+        if fields[0] == group:
+            return int(fields[2])
+    raise SystemFailure(f"no group {group!r} in /etc/group", hint="name one that is there", exit_code=EX_CONFIG)
+
+
+def _groups_of(root_fd: int, name: str) -> tuple[int, ...]:
+    return tuple(int(f[2]) for f in _lines(root_fd, "etc/group", 4) if name and name in f[3].split(","))
+
+
+def _lines(root_fd: int, path: str, fields: int) -> list[list[str]]:
+    """The well-formed lines of an account file; none where it is missing. The file is hostile: a regular one only."""
+    try:
+        file = files.openat2(
+            root_fd,
+            path,
+            os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC,
+            0,
+            files.RESOLVE_IN_ROOT | files.RESOLVE_NO_MAGICLINKS,
+        )
+    except FileNotFoundError:
+        return []
+    try:
+        status = os.fstat(file)
+        if not stat.S_ISREG(status.st_mode) or status.st_size > _LARGEST:
+            raise SystemFailure(f"/{path} is not a regular file of at most {_LARGEST} bytes")
+        text = os.read(file, _LARGEST).decode("utf-8", "surrogateescape")
+    finally:
+        os.close(file)
+    split = [line.split(":") for line in text.split("\n")]
+    numbers = (2, 3) if fields == 7 else (2,)
+    return [f for f in split if len(f) == fields and all(f[n].isascii() and f[n].isdigit() for n in numbers)]

@@ -1,0 +1,61 @@
+"""Signals on the loop: every signal is blocked and comes through a signalfd, under asyncio and uvloop alike."""
+
+from __future__ import annotations
+
+import signal
+
+from lcinit.linux.signals import SignalFd, SignalInfo, signal_name, signal_number
+from lcinit.supervisor.reaper import Reaper
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop, Task
+    from typing import Any
+
+STOP = frozenset(
+    [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGPWR, signal.SIGHUP]
+    + [signal_number(f"SIGRTMIN+{n}") for n in (3, 4, 5, 6, 13, 14, 15, 16)]
+)
+
+
+class SignalWatch:
+    """Reaps on SIGCHLD; on the first stop request it notes it in `stopped_by` and cancels the task that started it."""
+
+    def __init__(self, reaper: Reaper) -> None:
+        self.reaper = reaper
+        self.stopped_by: SignalInfo | None = None
+        self._fd = SignalFd()
+        self._task: Task[Any] | None = None
+        self._loop: AbstractEventLoop | None = None
+
+    def start(self) -> None:
+        """Attach to the running loop. Children that ended before are reaped at once."""
+        import asyncio
+
+        self._loop = asyncio.get_running_loop()
+        self._task = asyncio.current_task()
+        self._loop.add_reader(self._fd.fileno(), self._ready)
+        self.reaper.reap()
+
+    def stop(self) -> None:
+        """Detach; signals stay blocked and queue up."""
+        if self._loop is not None:
+            self._loop.remove_reader(self._fd.fileno())
+            self._loop = None
+
+    def why(self) -> str:
+        """The request in words: which signal, from which process."""
+        asked = self.stopped_by
+        if asked is None:
+            return "cancelled"
+        sender = f" from process {asked.pid}" if asked.pid else " from outside"
+        return f"{signal_name(asked.signo)}{sender}"
+
+    def _ready(self) -> None:
+        for info in self._fd.read():
+            if info.signo == signal.SIGCHLD:
+                self.reaper.reap()
+            elif info.signo in STOP and self.stopped_by is None:
+                self.stopped_by = info
+                if self._task is not None:
+                    self._task.cancel()
