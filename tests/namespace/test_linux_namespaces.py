@@ -1,5 +1,6 @@
 """clone3, id maps and questions about namespaces, on the running kernel."""
 
+import ctypes
 import errno
 import os
 import select
@@ -32,7 +33,8 @@ def test_clone3_makes_pid_1_of_new_namespaces_with_its_maps() -> None:
                 os.setresgid(0, 0, 0)
                 os.setresuid(0, 0, 0)
                 thread_is_main = threading.current_thread() is threading.main_thread()
-                same_tid = threading.get_native_id() == os.getpid()
+                libc_tid = ctypes.c_int.from_address(namespaces._tid_address()).value
+                same_tid = libc_tid == threading.get_native_id() == os.getpid()
                 grandchild = os.fork()  # the interpreter is sane enough to fork again
                 if grandchild == 0:
                     os._exit(7)

@@ -226,3 +226,31 @@ def test_a_socket_stays_in_the_namespace_it_was_made_in() -> None:
         assert first.fileno() == -1
 
     run_isolated(inside)
+
+
+def test_what_is_left_of_a_lifetime_goes_on() -> None:
+    def inside() -> None:
+        index = create_link("v0", "veth", "v1")
+        netlink.set_link(index, up=True)
+        netlink.set_link(link_named("v1").index, up=True)
+        lifetime = struct.pack("=IIII", 500, 1000, 0, 0)  # struct ifa_cacheinfo: preferred, valid, two times
+        new_address(index, "10.1.0.2", 24, (6, lifetime))
+        new_address(index, "fd00::2", 64, (6, lifetime))
+        new_route(socket.AF_INET6, 48, (1, ip("fd07::")), (4, u32(index)), (23, u32(1000)))
+        addresses, (route,) = netlink.addresses(index), netlink.routes(index)
+        assert len(addresses) == 2
+        namespaces.unshare(namespaces.CLONE_NEWNET)
+        index = create_link("v0", "veth", "v1")
+        netlink.set_link(index, up=True)
+        for address in addresses:
+            netlink.add_address(address, index)
+        netlink.add_route(route, {route.indexes[0]: index})
+        for address in netlink.addresses(index):
+            preferred, valid = struct.unpack_from("=II", rtnetlink.attribute_values(address.attributes)[6])
+            assert 400 < preferred <= 500
+            assert 900 < valid <= 1000
+        (again,) = netlink.routes(index)
+        (expires,) = struct.unpack_from("=i", rtnetlink.attribute_values(again.attributes)[12], 8)
+        assert 900 * 100 < expires <= 1000 * 100  # in hundredths of a second
+
+    run_isolated(inside)
