@@ -1,0 +1,34 @@
+"""What the argument parsers of the stand-alone tools have in common. argparse is imported when one is made."""
+
+from __future__ import annotations
+
+from lcinit import __version__
+from lcinit.errors import UsageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from argparse import ArgumentParser
+    from typing import NoReturn
+
+
+def tool_parser(program: str, description: str, epilog: str, usage: str) -> ArgumentParser:
+    """A parser with --version, texts kept as they are written, and UsageError instead of exit code 2.
+
+    `usage` is the command line without the program's name.
+    """
+    import argparse
+
+    class Parser(argparse.ArgumentParser):
+        def error(self, message: str) -> NoReturn:
+            raise UsageError(f"{program}: {message}", hint=f"see {program} --help")
+
+    parser = Parser(
+        prog=program,
+        usage=f"{program} {usage}",
+        description=description,
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"{program} (lcinit) {__version__}")
+    return parser
