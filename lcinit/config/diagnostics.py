@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 MAX_PROBLEMS: Final = 100
 """No more than this many problems are kept of one file: an alias can repeat one mistake thousands of times."""
 
-_SHOWN = 60
+_SHOWN: Final = 60
+_SHOWN_PATH: Final = 160
 
 
 class Problem(Record):
@@ -64,6 +65,7 @@ class Problems:
 
     def add(self, line: int, column: int, path: str, what: str, right: str) -> None:
         """Note a problem; the same one at the same place is noted once."""
+        path = path if path.isprintable() and len(path) <= _SHOWN_PATH else _escaped(path, _SHOWN_PATH)
         key = (line, column, path, what)
         if key in self._found:
             return
@@ -85,12 +87,14 @@ class Problems:
 
 def quoted(text: str) -> str:
     """A text as a message shows it: in double quotes, on one line, control characters escaped, not too long."""
-    if len(text) > _SHOWN:
-        text = text[: _SHOWN - 1] + "…"
-    inner = repr(text)
-    if inner[0] == "'":
-        inner = '"' + inner[1:-1].replace('"', '\\"').replace("\\'", "'") + '"'
-    return inner
+    return f'"{_escaped(text, _SHOWN)}"'
+
+
+def _escaped(text: str, length: int) -> str:
+    if len(text) > length:
+        text = text[: length - 1] + "…"
+    # A double quote in front makes repr take single quotes around, and leave double ones as they are.
+    return repr(f'"{text}')[2:-1].replace("\\'", "'")
 
 
 def closest(word: str, known: Iterable[str]) -> str:

@@ -203,7 +203,8 @@ class _Composer:
             if _NUMERIC.issuperset(raw):
                 return self._numeric(raw, line, column)
         elif raw == "<<" and self._stack and self._stack[-1].node.kind == MAP and self._stack[-1].key is None:
-            return self._bad(line, column, "a merge key", "merge keys are not accepted: write the keys out")
+            right = "merge keys are not accepted: write the keys out"
+            return self._bad(line, column, "a merge key", right, key=raw)
         return Node(TEXT, raw, line, column, raw)
 
     def _numeric(self, raw: str, line: int, column: int) -> Node:
@@ -216,8 +217,8 @@ class _Composer:
             return Node(TEXT, raw, line, column, raw)
         return self._bad(line, column, *_odd_number(raw))
 
-    def _bad(self, line: int, column: int, what: str, right: str) -> Node:
-        self._problems.add(line, column, self._path(), what, right)
+    def _bad(self, line: int, column: int, what: str, right: str, *, key: str = "") -> Node:
+        self._problems.add(line, column, self._path(key), what, right)
         return Node(BAD, None, line, column)
 
     def _open(self, event: Any, kind: str) -> None:
@@ -278,24 +279,27 @@ class _Composer:
         if node.kind != TEXT:
             shown = node.raw or "nothing"
             what = f"the key {shown} is not text to YAML"
-            return self._bad(node.line, node.column, what, f"write {quoted(node.raw)} in quotes")
+            right = f"write {quoted(node.raw)}, with the quotes"
+            return self._bad(node.line, node.column, what, right, key=shown)
         first = parent.seen.get(node.value)
         if first is not None:
             what = f"the key {quoted(node.value)} stands twice, first in line {first}"
-            return self._bad(node.line, node.column, what, "keep one of them")
+            return self._bad(node.line, node.column, what, "keep one of them", key=node.value)
         parent.seen[node.value] = node.line
         return node
 
     # Problems
 
-    def _path(self) -> str:
-        """The key path of what is being read."""
+    def _path(self, key: str = "") -> str:
+        """The key path of what is being read; `key` when that is a key itself."""
         path = ""
         for entry in self._stack:
             if entry.node.kind == LIST:
                 path += f"[{len(entry.node.value)}]"
             elif entry.key is not None:
                 path = f"{path}.{entry.key.value}" if path else str(entry.key.value)
+        if key:
+            path = f"{path}.{key}" if path else key
         return path or ROOT_PATH
 
     def _count(self, mark: Any, nodes: int) -> None:

@@ -42,7 +42,10 @@ def parse_range(text: str) -> IdRange:
     """
     # Not split() alone: that takes every blank of Unicode.
     words = text.split() if text.isascii() and not set(text) - set("0123456789 \t\n\r\f\v") else []
-    if len(words) not in (2, 3) or any(len(word) > 10 or (word[0] == "0" and word != "0") for word in words):
+    if len(words) in (2, 3) and any(word[0] == "0" and word != "0" for word in words):
+        decimal = " ".join(word.lstrip("0") or "0" for word in words)
+        raise Unfit(f"{quoted(text)} has leading zeros", f"ids are decimal: write {quoted(decimal)}, if that is meant")
+    if len(words) not in (2, 3) or any(len(word) > 10 for word in words):
         raise Unfit(f"{quoted(text)} is no range of ids", f"write {_EXPECTS}")
     return IdRange(**dict(zip(("inside", "outside", "size"), map(int, words), strict=False)))
 
@@ -168,6 +171,13 @@ class _Ranges(Shape):
         return {"anyOf": [*one["anyOf"], listed]}
 
 
+def _entry(node: Node, path: str, at: int) -> tuple[Node, str]:
+    """Where the range number `at` of some ranges stands: in a list of them, or alone."""
+    if node.kind == LIST and node.value[0].kind in (TEXT, LIST, MAP):
+        return node.value[at], f"{path}[{at}]"
+    return node, path
+
+
 def _read_map(values: dict[str, Any], node: Node, path: str, reading: Reading, *, guest: bool) -> Any:
     # At least one is there: the shape says so.
     users = values.get("users") or values["groups"]
@@ -178,11 +188,13 @@ def _read_map(values: dict[str, Any], node: Node, path: str, reading: Reading, *
         place = node.get(key)
         if place is None:
             continue
-        zero = next((r for r in ranges if r.outside == 0), None)
-        if zero is not None and not allowed:
-            right = False
-            what = f"the range {range_text(zero)} gives the guest the outer root's id 0"
-            reading.problem(place, f"{path}.{key}", what, f"map to others, or write {path}.allow_outer_root: true")
+        for at, r in enumerate(ranges):
+            if r.outside == 0 and not allowed:
+                right = False
+                entry, entry_path = _entry(place, f"{path}.{key}", at)
+                what = f"the range {range_text(r)} gives the guest the outer root's id 0"
+                hint = f"map to another id, or write {path}.allow_outer_root: true"
+                reading.problem(entry, entry_path, what, hint)
         if guest and not any(r.inside == 0 for r in ranges):
             right = False
             what = "has no range for the guest's id 0"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from lcinit.config.compound import Field, Fields
 from lcinit.config.diagnostics import Unfit, closest, quoted
 from lcinit.config.mounts import parse_path
-from lcinit.config.shapes import Exactly, Forms, Number, Text, Then
+from lcinit.config.shapes import Choice, Exactly, Forms, Number, Text, Then
 from lcinit.config.values import Limit
 
 TYPE_CHECKING = False
@@ -176,7 +176,7 @@ _LIMIT_EXPECTS: Final = "a number, infinity, soft:hard, or {soft, hard}"
 _ONE_LIMIT: Final = Forms(
     "a number or infinity",
     Number(0, 2**63 - 1, "a number from 0 on"),
-    Then(Text("a number or infinity", "infinity|unlimited"), _amount),
+    Choice({"infinity": None, "unlimited": None}),
 )
 LIMIT: Final = Forms(
     _LIMIT_EXPECTS,

@@ -71,6 +71,8 @@ class Shape:
 
     kinds: tuple[str, ...] = ()
     expects = ""
+    free_text = False
+    """Whether any text may stand here, so that a number or boolean may have been meant as text."""
 
     def takes(self, node: Node) -> bool:
         """Whether a node is this shape's to read, right or wrong."""
@@ -87,8 +89,8 @@ class Shape:
     def mismatch(self, node: Node, path: str, reading: Reading) -> Invalid:
         """Note that the node is of another kind."""
         right = f"write {self.expects}"
-        if TEXT in self.kinds and node.kind in (NUMBER, DECIMAL, FLAG):
-            right = f"{right} (as text: {quoted(node.raw)} with the quotes)"
+        if self.free_text and node.kind in (NUMBER, DECIMAL, FLAG):
+            right = f"{right} ({quoted(node.raw)}, with the quotes, is text)"
         elif NUMBER in self.kinds and node.kind == TEXT and node.value.isascii() and node.value.isdigit():
             right = f"write {node.value} without quotes"
         return reading.problem(node, path, describe(node), right)
@@ -155,6 +157,7 @@ class Text(Shape):
     """
 
     kinds = (TEXT,)
+    free_text = True
 
     def __init__(
         self, expects: str, pattern: str = "", convert: Callable[[str], Any] | None = None, *, shown: str = ""
@@ -192,6 +195,7 @@ class AnyText(Shape):
     """Text, the empty one too."""
 
     kinds = (TEXT,)
+    free_text = True
 
     def __init__(self, expects: str) -> None:
         self.expects = expects
@@ -235,6 +239,7 @@ class Forms(Shape):
         self.expects = expects
         self.forms = forms
         self.kinds = tuple({kind: None for form in forms for kind in form.kinds})
+        self.free_text = any(form.free_text for form in forms)
 
     def takes(self, node: Node) -> bool:
         return any(form.takes(node) for form in self.forms)
@@ -262,6 +267,7 @@ class Then(Shape):
         self.function = function
         self.kinds = shape.kinds
         self.expects = shape.expects
+        self.free_text = shape.free_text
 
     def takes(self, node: Node) -> bool:
         return self.shape.takes(node)

@@ -1,0 +1,71 @@
+"""`lcinit check FILE...`: every mistake of configuration files, before a boot finds them."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+from lcinit.config.diagnostics import InvalidFile
+from lcinit.config.load import load
+from lcinit.errors import EX_CONFIG, ConfigError, UsageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, NoReturn
+
+_EPILOG = """\
+Prints "FILE: ok" for each right file, and on stderr a line for each mistake:
+  FILE:LINE:COLUMN: KEY.PATH: what is wrong; what would be right
+Service files cannot be checked yet: this version has no services.
+
+example:
+  lcinit check /mnt/init.yml
+
+exit status: 0 all files are right, 64 usage, 77 a file may not be read, 78 a file is wrong or missing.
+"""
+
+
+def run(args: list[str]) -> int:
+    """Check each named file; the exit code, 78 when any is wrong. Raises UsageError."""
+    import argparse
+
+    class Parser(argparse.ArgumentParser):
+        def error(self, message: str) -> NoReturn:
+            raise UsageError(f"lcinit check: {message}", hint="see lcinit check --help")
+
+    parser = Parser(
+        prog="lcinit check",
+        description="Validate configuration files as lcinit reads them.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON array of what was found, on stdout")
+    parser.add_argument("files", metavar="FILE", nargs="+", help="a configuration file")
+    options = parser.parse_args(args)
+    results = [(name, _problem(name)) for name in options.files]
+    if options.json:
+        print(json.dumps([_report(name, error) for name, error in results], indent=2))
+    else:
+        for name, error in results:
+            if error is None:
+                print(f"{name}: ok")
+            else:
+                print(error, file=sys.stderr)
+    codes = {error.exit_code for _, error in results if error is not None}
+    return 0 if not codes else EX_CONFIG if EX_CONFIG in codes else max(codes)
+
+
+def _problem(name: str) -> ConfigError | None:
+    try:
+        load(name)
+    except ConfigError as error:
+        return error
+    return None
+
+
+def _report(name: str, error: ConfigError | None) -> dict[str, Any]:
+    if isinstance(error, InvalidFile):
+        problems = [problem.values() for problem in error.problems]
+        return {"file": name, "ok": False, "error": None, "problems": problems}
+    return {"file": name, "ok": error is None, "error": str(error) if error is not None else None, "problems": []}
