@@ -20,8 +20,7 @@ def probe(config: Config, command: str | None = None) -> Machine:
     """The facts of this machine and container. Raises OSError only where /proc itself is missing."""
     environ = dict(os.environ)
     container = environ.get("container") or None
-    marks = frozenset(path for path in ("/.dockerenv", "/run/.containerenv") if os.path.exists(path))
-    manager = recognise(container, marks)
+    manager = recognise(container)
     held = _capabilities()
     return Machine(
         kernel=_kernel(),

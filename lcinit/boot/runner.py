@@ -92,6 +92,7 @@ class Runner:
             except OSError as error:
                 raise SystemFailure.from_os_error(f"{step.what()} ({step.phase})", error) from error
             spent = time.monotonic() - begun
+            log.debug(f"{step.phase} {spent * 1000:7.3f} ms  {step.what()}")
             world.phase_seconds[step.phase] = world.phase_seconds.get(step.phase, 0.0) + spent
 
     async def _do(self, number: int, step: s.Step) -> None:

@@ -360,7 +360,7 @@ class _Builder:
         )
 
     def _manager_word(self) -> str:
-        return self.machine.container or ("lcinit" if self.manager == "generic" else self.manager)
+        return self.machine.container or "lcinit"
 
 
 def refuse_init(kind: str, path: str, *, needs_no_reboot: bool) -> None:

@@ -48,16 +48,13 @@ MANAGERS: dict[str, Manager] = {
 }
 
 
-def recognise(container: str | None, marks: frozenset[str]) -> str:
-    """The manager's name from `container=` of PID 1's environment, else from files that a manager leaves.
+def recognise(container: str | None) -> str:
+    """The manager's name from `container=` of PID 1's environment (systemd.io/CONTAINER_INTERFACE).
 
-    `marks` holds those of "/.dockerenv" and "/run/.containerenv" that exist.
+    Files such as /.dockerenv are no marks: they also lie in the root of whoever starts lcinit by hand in a container,
+    and a known manager's terminal and interfaces may be taken.
     """
     for manager in MANAGERS.values():
         if container is not None and container in manager.container:
             return manager.name
-    if "/run/.containerenv" in marks:
-        return "podman"
-    if "/.dockerenv" in marks:
-        return "docker"
     return "generic"

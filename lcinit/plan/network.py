@@ -33,6 +33,8 @@ def interfaces_to_move(config: Config, machine: Machine) -> tuple[tuple[str, ...
         return (), "auto: there is no interface but the loopback"
     if not MANAGERS[machine.manager].private_network:
         return (), "auto: no known manager made this network namespace for the container; network.interfaces names some"
+    if machine.pid != 1:
+        return (), "auto: this is not PID 1 of a container"
     if machine.initial_network:
         return (), "auto: this is the machine's own network namespace"
     hardware = [name for name, interface in present.items() if interface.hardware]
