@@ -20,7 +20,7 @@ def tool_parser(program: str, description: str, epilog: str, usage: str) -> Argu
 
     class Parser(argparse.ArgumentParser):
         def error(self, message: str) -> NoReturn:
-            raise UsageError(f"{program}: {message}", hint=f"see {program} --help")
+            raise UsageError(message, hint=f"see {program} --help")
 
     parser = Parser(
         prog=program,

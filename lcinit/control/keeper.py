@@ -38,14 +38,16 @@ FIFO_READ = 64 * 1024  # a pipe's capacity: one read empties it
 FIFO_PAUSE = 0.1  # seconds between two reads, and between two looks at the FIFO's name: what a flood can cost
 RETRY = 5.0  # seconds until a FIFO that could not be made is tried again
 LOG_BURST, LOG_EVERY = 5, 10.0  # lines, and seconds until there is room for one more
+_ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 _USAGE = """\
 usage: keeper [--pid PID] [--initctl-dir FD --owner UID:GID [--name NAME]] [--poweroff SIG] [--halt SIG] [--reboot SIG]
-              [--repeat] [--console FD] [--started FD] [--ready FD]
+              [--repeat] [--foreground] [--console FD] [--started FD] [--ready FD]
   --pid PID          the init that is sent the signals (1)
   --initctl-dir FD   keep the FIFO NAME (initctl) in the directory of this handle, owned by UID:GID
   --poweroff, --halt, --reboot SIG   the signal that asks the init for it: a name or a number
   --repeat           the init shows neither handler nor block: send without waiting, and again
+  --foreground       end when SIGTERM, SIGINT or SIGHUP comes
   --console FD       relay between this pty master and the standard input and output
   --started FD       send no signal before the other ends of this pipe are closed
   --ready FD         write one byte to this descriptor, and close it, when everything is set up
@@ -61,11 +63,11 @@ class Options:
         self.owner = (0, 0)
         self.name = "initctl"
         self.signals: dict[str, int] = {}
-        self.repeat = False
+        self.repeat = self.foreground = False
         rest = iter(arguments)
         for option in rest:
-            if option == "--repeat":
-                self.repeat = True
+            if option in ("--repeat", "--foreground"):
+                setattr(self, option[2:], True)
                 continue
             value = next(rest, None)
             if value is None:
@@ -172,7 +174,7 @@ class Keeper:
         self._more = False
         self._ended = False
         self._pidfd = -1
-        self._signals = _signal_pipe()
+        self._signals = _signal_pipe(_ENDING if options.foreground else ())
         self._poll.register(self._signals, select.EPOLLIN)
         if options.pid != 1:
             self._pidfd = os.pidfd_open(options.pid)
@@ -221,8 +223,9 @@ class Keeper:
             caught = os.read(fd, 512)
             if self._relay is not None and signal.SIGWINCH in caught:
                 self._relay.copy_window_size()
-            if signal.SIGIO in caught or signal.SIGUSR1 in caught:
+            if self._fifo is not None and (signal.SIGIO in caught or signal.SIGUSR1 in caught):
                 self._look_at = max(now, self._looked_at + FIFO_PAUSE)
+            self._ended |= self._options.foreground and any(number in caught for number in _ENDING)
         elif fd == self._options.started:
             self._poll.unregister(fd)
             os.close(fd)
@@ -321,11 +324,9 @@ class Keeper:
         return None if self._relay is None else self._relay.due
 
 
-def _signal_pipe() -> int:
+def _signal_pipe(ending: tuple[int, ...]) -> int:
     """Have the signals that mean something come through a pipe and the others do nothing; its reading end."""
     reading, writing = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-    for number in (signal.SIGWINCH, signal.SIGIO, signal.SIGUSR1):
-        signal.signal(number, lambda *_: None)
     for number in (
         signal.SIGHUP,
         signal.SIGINT,
@@ -339,6 +340,8 @@ def _signal_pipe() -> int:
         signal.SIGALRM,
     ):
         signal.signal(number, signal.SIG_IGN)
+    for meant in (signal.SIGWINCH, signal.SIGIO, signal.SIGUSR1, *ending):
+        signal.signal(meant, lambda *_: None)
     signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     return reading
