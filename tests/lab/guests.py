@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from tests.lab.cache import cached, stamp_of
 
-RECIPE_VERSION = 1
+RECIPE_VERSION = 2
 
 # Documentation and translations are two thirds of the files of a small root, and no init reads them.
 _EXCLUDED = (
@@ -26,7 +26,11 @@ _EXCLUDED = (
     "--dpkgopt=path-exclude=/usr/share/lintian/*",
 )
 
-_PASSWD = (("etc/passwd", 0o644, "root::0:0:root:/root:/bin/sh\n"), ("etc/group", 0o644, "root:x:0:\n"))
+_BARE = (
+    ("etc/passwd", 0o644, "root::0:0:root:/root:/bin/sh\n"),
+    ("etc/group", 0o644, "root:x:0:\ntty:x:5:\n"),
+    ("etc/os-release", 0o644, "ID=lab\nPRETTY_NAME=Lab\n"),  # nspawn starts nothing without one
+)
 
 _SYSTEMD = (
     # Empty, not absent: an absent one means "first boot", with its questions and presets (machine-id(5)).
@@ -68,9 +72,13 @@ RECIPES = {
         "bookworm",
         "busybox-static",
         variant="extract",
-        commands=('chroot "$1" /bin/busybox --install -s',),
+        # --list-full and not --install, which wants /proc
+        commands=(
+            'for name in $(chroot "$1" /bin/busybox --list-full); do mkdir -p "$1/${name%/*}"; '
+            '[ -e "$1/$name" ] || ln -s /bin/busybox "$1/$name"; done',
+        ),
         files=(
-            *_PASSWD,
+            *_BARE,
             ("etc/inittab", 0o644, "::sysinit:/etc/rc\n::ctrlaltdel:/bin/reboot\n::shutdown:/bin/true\n"),
             ("etc/rc", 0o755, "#!/bin/sh\necho busybox is up\n"),
         ),
@@ -80,7 +88,7 @@ RECIPES = {
         "bookworm",
         "dash,coreutils,grep,sed,procps,util-linux,mount,libc-bin",
         variant="extract",
-        files=(*_PASSWD, ("usr/bin/sh", 0o777, "dash")),
+        files=(*_BARE, ("usr/bin/sh", 0o777, "dash")),
     ),
 }
 
@@ -101,12 +109,10 @@ def mmdebstrap(directory: str, recipe: Recipe) -> None:
         '--aptopt=Acquire::Check-Valid-Until "false"',
         '--aptopt=Acquire::Languages "none"',
     ]
-    if recipe.init == "busybox":
-        # --install makes links where a directory is, and the package brings bin alone
-        command.append('--customize-hook=mkdir -p "$1/sbin" "$1/usr/bin" "$1/usr/sbin"')
-    command += [f"--customize-hook={line}" for line in recipe.commands]
     command += [recipe.suite, directory]
-    subprocess.run(command, check=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    # Not as --customize-hook: for the variant extract mmdebstrap runs none.
+    for each in (command, *(["sh", "-ec", line, "sh", directory] for line in recipe.commands)):
+        subprocess.run(each, check=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     for name in _DIRECTORIES:
         os.makedirs(os.path.join(directory, name), exist_ok=True)
     for path, mode, content in recipe.files:
