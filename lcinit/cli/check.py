@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import sys
 
+from lcinit.cli.arguments import tool_parser
 from lcinit.config.diagnostics import InvalidFile
 from lcinit.config.load import load
-from lcinit.errors import EX_CONFIG, ConfigError, UsageError
+from lcinit.errors import EX_CONFIG, ConfigError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, NoReturn
+    from typing import Any
 
 _EPILOG = """\
 Prints "FILE: ok" for each right file, and on stderr a line for each mistake:
@@ -25,21 +26,9 @@ exit status: 0 all files are right, 64 usage, 77 a file may not be read, 78 a fi
 """
 
 
-def run(args: list[str]) -> int:
+def run(args: list[str], program: str = "lcinit check") -> int:
     """Check each named file; the exit code, 78 when any is wrong. Raises UsageError."""
-    import argparse
-
-    class Parser(argparse.ArgumentParser):
-        def error(self, message: str) -> NoReturn:
-            raise UsageError(f"lcinit check: {message}", hint="see lcinit check --help")
-
-    parser = Parser(
-        prog="lcinit check",
-        description="Validate configuration files as lcinit reads them.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = tool_parser(program, "Validate configuration files as lcinit reads them.", _EPILOG, "[--json] FILE...")
     parser.add_argument("--json", action="store_true", help="print one JSON array of what was found, on stdout")
     parser.add_argument("files", metavar="FILE", nargs="+", help="a configuration file")
     options = parser.parse_args(args)
