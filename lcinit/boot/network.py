@@ -50,6 +50,9 @@ def move_interfaces(names: tuple[str, ...], target: int) -> None:
         for link in moving:
             netlink.set_link(new_index[link.index], up=link.up, mtu=link.mtu, netlink=there)
         for address in addresses:
-            netlink.add_address(address, new_index[address.index], there)
+            try:
+                netlink.add_address(address, new_index[address.index], there)
+            except FileExistsError:
+                continue  # kernels before 5.18 do not tell which link-local address the kernel made itself
         for route in sorted(routes, key=lambda route: route.has_gateway):
             netlink.add_route(route, new_index, there)

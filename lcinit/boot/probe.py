@@ -53,11 +53,15 @@ def _capabilities() -> frozenset[str]:
 
 
 def _initial_network() -> bool:
-    """Whether this is the network namespace that the machine started with; yes where the kernel cannot tell."""
+    """Whether this is the network namespace that the machine started with; yes where that cannot be told."""
     try:
-        return namespaces.netns_cookie() == 1
+        procfs = namespaces.open_procfs()
     except OSError:
         return True
+    try:
+        return namespaces.in_initial_netns(procfs)
+    finally:
+        os.close(procfs)
 
 
 def _interfaces() -> tuple[Interface, ...]:

@@ -7,6 +7,7 @@ import errno
 from .calls import failure, libc
 
 _NO_ID = -1
+_ID_MASK = 0xFFFFFFFF  # ids are unsigned, the return value is an int
 
 
 def setfsuid(uid: int) -> int:
@@ -22,7 +23,7 @@ def setfsgid(gid: int) -> int:
 def _change(name: str, wanted: int) -> int:
     # The calls report no failure; asking with an id that cannot be set tells which one is in force.
     call = getattr(libc, name)
-    before: int = call(wanted)
-    if call(_NO_ID) != wanted:
+    before = int(call(wanted)) & _ID_MASK
+    if int(call(_NO_ID)) & _ID_MASK != wanted:
         raise failure(name, errno.EPERM, None, str(wanted))
     return before

@@ -1,0 +1,46 @@
+# Targets a user needs: demo, test. For development: check, bench, boot-root, clean.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+BOOT_ROOT ?= build/boot-root
+
+.PHONY: demo test check format bench boot-root clean
+
+demo: $(VENV)/run
+	$(BIN)/lcinit demo
+
+test: $(VENV)/dev
+	tests/lab/install
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+check: $(VENV)/dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: $(VENV)/dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(VENV)/dev
+	tests/lab/install
+	tests/bench/install
+	$(BIN)/python -m tests.bench $(BENCH_ARGS)
+
+boot-root: $(VENV)/run
+	tests/lab/install
+	$(BIN)/lcinit image $(BOOT_ROOT)
+
+$(VENV)/bin/python:
+	contrib/make-venv $(PYTHON) $(VENV)
+
+$(VENV)/run: $(VENV)/bin/python pyproject.toml
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	touch $@
+
+$(VENV)/dev: $(VENV)/run
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
