@@ -114,7 +114,7 @@ def _read(root: str, path: str) -> str:
 
 def parse(console: bytes) -> ProbeResult | None:
     """The last complete result on a console; None when there is none yet."""
-    text = console.decode(errors="backslashreplace").replace("\r\n", "\n")
+    text = re.sub(r"\r+\n", "\n", console.decode(errors="backslashreplace"))
     ends = list(re.finditer(r"^probe-done: (\d+)$", text, re.MULTILINE))
     if not ends:
         return None
@@ -125,7 +125,7 @@ def parse(console: bytes) -> ProbeResult | None:
 
 def await_probe(container: Container, timeout: float = 60, *, start: int = 0) -> ProbeResult:
     """Wait for a probe's end on the console after byte `start`; ContainerError when it does not come."""
-    container.expect(r"^probe-done: \d+\r?$", timeout, start=start)
+    container.expect(r"^probe-done: \d+\r*$", timeout, start=start)
     result = parse(container.console()[start:])
     assert result is not None
     return result

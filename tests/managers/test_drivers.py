@@ -77,8 +77,10 @@ def test_stopping_leaves_no_process_no_cgroup_and_no_file(manager: str, stand_in
     assert not os.path.exists(started.directory)
 
 
-@pytest.mark.parametrize(("manager", "status"), [("unshare", 7), ("nspawn", 7), ("lxc", 0)])
-def test_exit_status_is_the_managers_own(manager: str, status: int, stand_in: ReadyContainer) -> None:
+@pytest.mark.parametrize(
+    ("manager", "status"), [("unshare", 7), ("nspawn", 7), ("runc", 7), ("lxc", 0), ("libvirt", None)]
+)
+def test_exit_status_is_the_managers_own(manager: str, status: int | None, stand_in: ReadyContainer) -> None:
     started = stand_in(manager, args=["exit", "7"])
     assert started.wait(20).status == status
     assert b"leaving" in started.console()
