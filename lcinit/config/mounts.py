@@ -60,7 +60,9 @@ def normalise(mount: Mount, *, fstab: bool = False) -> Mount:
     if mount.target == "/":
         raise Unfit("the target / is the guest root itself", "write it as root")
     bind = any(option in _BIND for option in options)
-    if kind in (None, "none", "bind", "rbind"):
+    if kind == "auto" and not bind:
+        raise Unfit('the type "auto" needs the device to be probed', "write the type")
+    if kind in (None, "none", "auto", "bind", "rbind"):
         if kind == "none" and not bind:
             raise Unfit('the type "none" without the option bind mounts nothing', "add bind, or write the type")
         if source is None:

@@ -78,7 +78,7 @@ def parse_interface(text: str) -> str:
 
 def parse_device(text: str) -> str:
     """A name or glob relative to /dev; `/dev/` in front is taken off. Unfit for any other absolute path, and `..`."""
-    name = text.removeprefix("/dev/")
+    name = text[5:].lstrip("/") if text.startswith("/dev/") else text
     parts = name.split("/")
     if name.startswith("/") or not name.strip("/"):
         raise Unfit(f"{quoted(text)} is not in /dev", 'write a name such as "/dev/fuse" or "fuse"')
