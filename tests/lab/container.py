@@ -79,6 +79,7 @@ class Container:
         self._changed = threading.Condition()
         self._reader: threading.Thread | None = None
         self._console_fd = -1
+        self._descriptors: list[int] = []
         self.directory = tempfile.mkdtemp(prefix=f"{self.name}-")
         self.cgroup = os.path.join(cgroup2_mount(), self.name)
         os.mkdir(self.cgroup)
@@ -195,6 +196,8 @@ class Container:
 
     def read_console(self, descriptor: int) -> None:
         """Collect everything from `descriptor` in a thread until its end (a pty's end is EIO)."""
+
+        self._descriptors.append(descriptor)
 
         def collect() -> None:
             while True:
@@ -339,9 +342,8 @@ class Container:
             remove_cgroup(directory)
         if self._reader is not None:
             self._reader.join(5)
-        if self._console_fd >= 0:
-            os.close(self._console_fd)
-            self._console_fd = -1
+        while self._descriptors:
+            os.close(self._descriptors.pop())
         shutil.rmtree(self.directory)
 
     def release(self) -> None:
@@ -397,8 +399,10 @@ def descendants(pid: int) -> list[int]:
     found = [pid]
     for each in found:
         try:
-            with open(f"/proc/{each}/task/{each}/children", encoding="ascii") as file:
-                found += map(int, file.read().split())
+            # A child belongs to the thread that made it: a Go program's main thread has few.
+            for thread in os.listdir(f"/proc/{each}/task"):
+                with open(f"/proc/{each}/task/{thread}/children", encoding="ascii") as file:
+                    found += map(int, file.read().split())
         except (FileNotFoundError, ProcessLookupError):
             continue
     return found[1:]

@@ -89,8 +89,8 @@ class Libvirt(Container):
                 raise ContainerError(f"{self.name}: libvirtd does not answer:\n{self._libvirt_log()}")
             time.sleep(0.05)
         self.virsh("define", os.path.join(self.directory, "domain.xml"))
+        threading.Thread(target=self._follow_console, args=(self.manager_pid(),), daemon=True).start()
         self.virsh("start", self.name)
-        threading.Thread(target=self._follow_console, daemon=True).start()
 
     def virsh(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """virsh(1) in libvirtd's namespaces; ContainerError with what it printed and libvirtd's log."""
@@ -110,33 +110,25 @@ class Libvirt(Container):
                     texts.append(file.read()[-3000:])
         return "\n".join(texts)
 
-    def _follow_console(self) -> None:
-        """Read the domain's terminal; when libvirt starts it again there is another one."""
+    def _follow_console(self, libvirtd: int) -> None:
+        """Read the terminal of each run of the domain; when libvirt starts it again there is another one.
+
+        libvirtd opens the terminal before it starts the domain's controller and closes its end soon after. To ask
+        `virsh ttyconsole` would be too late: what a short-lived container prints dies with the terminal.
+        """
         while self.running():
-            try:
-                tty = self.virsh("ttyconsole", self.name, check=False).stdout.strip()
-                if not tty and not self.holds():
-                    return
-            except ContainerError:
-                if self.running():
-                    raise
-                return  # stopped meanwhile
-            if not tty:
-                time.sleep(0.02)
+            number = _terminal_of(libvirtd)
+            if number is None:
+                time.sleep(0.002)
                 continue
             try:
-                descriptor = os.open(tty, os.O_RDWR | os.O_NOCTTY)
+                descriptor = os.open(f"/dev/pts/{number}", os.O_RDWR | os.O_NOCTTY)
             except OSError:
-                continue  # of a domain that has just ended
-            self._console_fd, previous = descriptor, self._console_fd
-            os.close(previous)
+                continue  # closed in this very moment
+            self._console_fd = descriptor
             self.read_console(descriptor)
             assert self._reader is not None
             self._reader.join()
-
-    def holds(self) -> bool:
-        """Whether the domain runs or is between two runs."""
-        return not self.virsh("domstate", self.name, check=False).stdout.startswith("shut off")
 
     def wait(self, timeout: float = 60) -> Ended:
         """`reason` is libvirt's: "shutdown", "destroyed", "crashed"…; libvirt keeps no exit status."""
@@ -156,3 +148,15 @@ class Libvirt(Container):
     def reboot(self) -> None:
         """`virsh reboot`, likewise."""
         self.virsh("reboot", self.name, "--mode", self.mode)
+
+
+def _terminal_of(pid: int) -> int | None:
+    """The number of the pseudo-terminal whose master process `pid` has open (`tty-index` in its fdinfo)."""
+    try:
+        for descriptor in os.listdir(f"/proc/{pid}/fd"):
+            if os.readlink(f"/proc/{pid}/fd/{descriptor}").endswith("/ptmx"):
+                with open(f"/proc/{pid}/fdinfo/{descriptor}", encoding="ascii") as file:
+                    return next(int(line.split()[1]) for line in file if line.startswith("tty-index:"))
+    except (OSError, StopIteration):
+        return None
+    return None

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from tests.lab.container import PATH, STARTER, Container, Specification
 from tests.lab.libvirt import Libvirt
+from tests.lab.runc import Runc
 
 
 class Unshare(Container):
@@ -117,4 +118,4 @@ class LXC(Container):
         self._ask("--reboot")
 
 
-DRIVERS: dict[str, type[Container]] = {driver.manager: driver for driver in (Unshare, Nspawn, LXC, Libvirt)}
+DRIVERS: dict[str, type[Container]] = {driver.manager: driver for driver in (Unshare, Nspawn, LXC, Libvirt, Runc)}
