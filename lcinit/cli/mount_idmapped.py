@@ -13,8 +13,8 @@ back. Nothing is changed on the disk. SOURCE may be TARGET: the mount then cover
 
 _EPILOG = """\
 A MAP is TYPE:IN:OUT:SIZE: SIZE ids from IN on appear as OUT and following. TYPE is u (uid), g (gid) or b (both).
-It may be given up to 340 times; ids that no MAP names appear as nobody's and nothing can be created with them. It
-may instead be one /proc/PID/ns/user: the map of that user namespace.
+It may be given up to 340 times; ids that no MAP names appear as nobody's and nothing can be created with them. Newer
+kernels want a MAP for uids and for gids. It may instead be one /proc/PID/ns/user: the map of that user namespace.
 
 ext4, xfs, btrfs, tmpfs, squashfs and others can be idmapped; overlay, proc, sysfs and devpts cannot. To lay an overlay
 over an idmapped directory, idmap the directory first.

@@ -101,9 +101,9 @@ def open_namespace(maps: Maps) -> int:
 def mount_idmapped(source: str, target: str, maps: Maps, *, recursive: bool = False) -> None:
     """Attach a copy of the mount at `source` at `target`, with the ids of its files mapped; both may be the same path.
 
-    `inside` is the id on the disk, `outside` what appears in the mount. A side without ranges shows no id at all
-    (nobody). With `recursive` the mounts below come along, mapped alike. Without any map it is a plain bind mount.
-    Raises SystemFailure; nothing is attached then.
+    `inside` is the id on the disk, `outside` what appears in the mount. Newer kernels refuse a map with one side only
+    (Linux 6.18 does), older ones show nobody there. With `recursive` the mounts below come along, mapped alike. Without
+    any map it is a plain bind mount. Raises SystemFailure; nothing is attached then.
     """
     flags = mount.OPEN_TREE_CLONE | mount.OPEN_TREE_CLOEXEC | (calls.AT_RECURSIVE if recursive else 0)
     try:
@@ -116,7 +116,7 @@ def mount_idmapped(source: str, target: str, maps: Maps, *, recursive: bool = Fa
             try:
                 mount.mount_setattr(tree, "", calls.AT_RECURSIVE if recursive else 0, userns_fd=namespace)
             except OSError as error:
-                raise _refused(source, tree, error, recursive=recursive) from error
+                raise _refused(source, tree, maps, error, recursive=recursive) from error
             finally:
                 os.close(namespace)
         _attach(tree, target)
@@ -133,7 +133,8 @@ def _attach(tree: int, target: str) -> None:
         finally:
             os.close(place)
     except OSError as error:
-        hint = "a directory goes over a directory, a file over a file" if error.errno == errno.ENOTDIR else ""
+        unlike = error.errno in (errno.ENOTDIR, errno.EINVAL)
+        hint = "a directory goes over a directory, a file over a file" if unlike else ""
         raise _explained("attach the mount at", target, error, hint) from error
 
 
@@ -147,7 +148,7 @@ def _explained(doing: str, path: str, error: OSError, hint: str = "") -> SystemF
     )
 
 
-def _refused(source: str, tree: int, error: OSError, *, recursive: bool) -> SystemFailure:
+def _refused(source: str, tree: int, maps: Maps, error: OSError, *, recursive: bool) -> SystemFailure:
     hint = ""
     if error.errno == errno.EINVAL:
         kind = _CANNOT.get(files.statfs_type(tree))
@@ -155,10 +156,13 @@ def _refused(source: str, tree: int, error: OSError, *, recursive: bool) -> Syst
             hint = "overlay cannot be idmapped: idmap its layers first and lay the overlay over them"
         elif kind is not None:
             hint = f"{kind} cannot be idmapped: bind it as it is, or mount it inside the user namespace"
+        elif maps.namespace is None and not (maps.users and maps.groups):
+            missing = "uid" if maps.groups else "gid"
+            hint = f"this kernel wants a {missing} map too: add --map-mount={missing[0]}:IN:OUT:SIZE, or say b"
         elif recursive:
             hint = "a mount below cannot be idmapped: leave out --recursive, or unmount it first"
         else:
-            hint = "the map is empty, or this kernel cannot idmap this file system; ext4, xfs, btrfs and tmpfs can be"
+            hint = "this kernel cannot idmap this file system; ext4, xfs, btrfs and tmpfs can be"
     elif error.errno == errno.EPERM:
         hint = "the mount is idmapped already, or it takes CAP_SYS_ADMIN where the file system was mounted"
     elif error.errno == errno.ENOSYS:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 
 from lcinit.errors import EX_CONFIG, SystemFailure, UsageError
 from lcinit.linux import files, mount
@@ -168,7 +169,7 @@ def _prepare_cache(path: str, cache: str, lowest: int, handles: list[int]) -> tu
         elif error.errno in (errno.ELOOP, errno.ENOTDIR, errno.EXDEV):
             hint = f"{cache}/upper and {cache}/temp must be directories of the cache's own file system, not links"
         elif error.errno == errno.EOVERFLOW:
-            hint = f"{cache} is on an idmapped mount that does not map the owner of {path}; put the cache elsewhere"
+            hint = f"{cache} is on an idmapped mount without an id for root or the owner of {path}; put it elsewhere"
         raise SystemFailure.from_os_error(f"prepare the cache {cache}", error, hint=hint) from error
     return upper, work
 
@@ -233,17 +234,13 @@ def _refuse_in_use(cache: str, upper: int) -> None:
 
 
 def _upper_names(super_options: str) -> list[str]:
-    """The upper directory in the options of an overlay: commas and backslashes in it stand behind a backslash."""
+    """What the upper directory in the options of an overlay may be called: as it stands, or less its backslashes.
+
+    The options are `...,upperdir=U,workdir=W,...`; commas in names are not told from those between options.
+    """
     _, found, rest = f",{super_options}".partition(",upperdir=")
-    if not found:
-        return []
-    name = ""
-    characters = iter(rest)
-    for character in characters:
-        if character == ",":
-            break
-        name += next(characters, "") if character == "\\" else character
-    return [name]
+    name = rest.partition(",workdir=")[0]
+    return [name, re.sub(r"\\(.)", r"\1", name)] if found else []
 
 
 # the mount
@@ -280,11 +277,17 @@ def _mount_by_numbers(lower: list[int], upper: int, work: int) -> int:
     The names that the kernel gives our handles hold nothing to escape, are short, and lead nowhere else meanwhile.
     """
     names = ":".join(f"/proc/self/fd/{fd}" for fd in reversed(lower))
-    data = f"lowerdir={names},upperdir=/proc/self/fd/{upper},workdir=/proc/self/fd/{work}"
+    # these two by their own names, which mountinfo shows and _refuse_in_use() reads
+    upper_name, work_name = (_escaped(os.readlink(f"/proc/self/fd/{fd}")) for fd in (upper, work))
+    data = f"lowerdir={names},upperdir={upper_name},workdir={work_name}"
     target = f"/proc/self/fd/{lower[0]}"
     mount.mount("overlay", target, "overlay", 0, data)
     # the handle is still of what lies below; a name finds what was mounted last
     return os.open(os.readlink(target), _DIRECTORY)
+
+
+def _escaped(name: str) -> str:
+    return name.replace("\\", "\\\\").replace(",", "\\,")
 
 
 def _explained(path: str, error: OSError, reasons: str) -> SystemFailure:

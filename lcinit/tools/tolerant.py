@@ -150,6 +150,9 @@ def _step(file: str, written: str, status: os.stat_result, arguments: tuple[str,
         return Step(file=file, argv=(written, *arguments))
     words = _interpreter(file)
     interpreter = words[0] if "/" in words[0] else _find(words[0], search)
+    if not os.access(interpreter, os.X_OK):
+        missing = "is not executable" if os.path.exists(interpreter) else "is not there"
+        raise CommandFailed(f"cannot run {file!r}: its interpreter {interpreter!r} {missing}", exit_code=EX_CANNOT_RUN)
     return Step(file=interpreter, argv=(*words, file, *arguments))
 
 
