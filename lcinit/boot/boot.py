@@ -5,14 +5,12 @@ from __future__ import annotations
 import os
 
 from lcinit import log
-from lcinit.boot.probe import probe
+from lcinit.boot.probe import look_at_guest, probe
 from lcinit.boot.runner import Runner
 from lcinit.boot.world import World
-from lcinit.config.load import load
 from lcinit.config.values import Config
-from lcinit.errors import EX_USAGE, LcinitError, SystemFailure, UsageError
-from lcinit.linux.signals import block_all
-from lcinit.plan.build import build
+from lcinit.errors import EX_USAGE, LcinitError, SystemFailure
+from lcinit.plan.build import build, command
 from lcinit.plan.facts import Machine
 from lcinit.plan.guest import guest_root_owner
 from lcinit.supervisor.loop import run
@@ -20,21 +18,20 @@ from lcinit.supervisor.spawn import Program, spawn
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from lcinit.boot.reading import Reading
     from lcinit.plan.build import Plan
 
 
-def init(config_path: str | None, arguments: tuple[str, ...], *, override_exec: bool, pid1_only: bool) -> int:
-    """Boot the guest. Returns an exit code only if that failed; everything was said on the console by then."""
-    block_all()
+def init(reading: Reading, arguments: tuple[str, ...], *, override_exec: bool) -> int:
+    """Boot the guest. Returns an exit code only if that failed; everything was said on the console by then.
+
+    Every signal is blocked by now, and `reading` is the configuration on its way.
+    """
     world: World | None = None
     try:
-        refuse_setuid()
-        if pid1_only and os.getpid() != 1:
-            raise UsageError(
-                f"this is process {os.getpid()}, not PID 1 of a container",
-                hint="start it as the container's init, or give --no-pid1; `init RUNLEVEL` talks to a running init",
-            )
-        config, _machine, plan = prepare(config_path, arguments, override_exec=override_exec)
+        machine = _look()
+        config = reading.result()
+        machine, plan = prepare(config, machine, arguments, override_exec=override_exec)
         _configure_log(config)
         for warning in plan.warnings:
             log.warning(warning)
@@ -48,29 +45,30 @@ def init(config_path: str | None, arguments: tuple[str, ...], *, override_exec: 
     raise AssertionError("a plan ends by exec")
 
 
+def look_and_plan(config: Config, arguments: tuple[str, ...], *, override_exec: bool) -> tuple[Machine, Plan]:
+    """What `init` would run here, without running it."""
+    return prepare(config, _look(), arguments, override_exec=override_exec)
+
+
 def prepare(
-    config_path: str | None, arguments: tuple[str, ...], *, override_exec: bool
-) -> tuple[Config, Machine, Plan]:
-    """Configuration, machine and plan: what `init` runs and `plan` prints."""
-    config = load(config_path)
+    config: Config, machine: Machine, arguments: tuple[str, ...], *, override_exec: bool
+) -> tuple[Machine, Plan]:
+    """The plan for a configuration on a machine, and the machine with what is known of the guest."""
+    argv = command(config, arguments, override_exec=override_exec)
+    machine = machine.replace(guest=look_at_guest(config, argv[0]))
+    return machine, build(config, machine, argv)
+
+
+def _look() -> Machine:
     try:
-        machine = probe(
-            config, arguments[0] if arguments and (override_exec or not config.exec.command_given) else None
-        )
+        return probe()
     except OSError as error:
         raise SystemFailure.from_os_error("look at this machine", error, hint="is /proc mounted?") from error
-    return config, machine, build(config, machine, arguments=arguments, override_exec=override_exec)
 
 
 def root_of(config: Config) -> str:
     """The guest root's path; "/" where the boot root is kept."""
     return config.root.path if config.root.mode != "none" and config.root.path else "/"
-
-
-def refuse_setuid() -> None:
-    """A program that is meant for root's hands must not run in anybody else's with root's rights."""
-    if os.geteuid() != os.getuid() or os.getegid() != os.getgid():
-        raise UsageError("lcinit is installed setuid or setgid; it must not be", exit_code=77)
 
 
 def _configure_log(config: Config) -> None:

@@ -12,11 +12,11 @@ from lcinit.boot import mounts, targets
 from lcinit.boot.world import World
 from lcinit.errors import SystemFailure
 from lcinit.plan import steps as s
+from lcinit.plan.build import LINKS, NODES
 
 # What the guest's /dev has of its own: never copied from outside.
 OWN = frozenset(
-    ("null", "zero", "full", "random", "urandom", "tty", "ptmx", "pts", "shm", "mqueue")
-    + ("console", "fd", "stdin", "stdout", "stderr", "core", "initctl")
+    (*(name for name, _ in NODES), *(name for name, _ in LINKS), "pts", "shm", "mqueue", "console", "initctl")
 )
 
 

@@ -23,8 +23,10 @@ ATTRIBUTE_WORDS = {
 }
 # Words of mount(8) that ask for the default, or for what does not concern a container.
 NEUTRAL = frozenset(
-    ("defaults", "rw", "suid", "exec", "auto", "noauto", "nouser", "user", "users", "owner", "group", "nofail")
-    + ("relatime", "_netdev", "bind")
+    (
+        *("defaults", "rw", "suid", "exec", "auto", "noauto", "nofail", "relatime", "_netdev", "bind"),
+        *("nouser", "user", "users", "owner", "group"),
+    )
 )
 LARGEST_FSTAB = 1 << 20
 

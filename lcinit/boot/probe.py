@@ -16,8 +16,8 @@ from lcinit.plan.managers import MANAGERS, recognise
 _DELEGATE = "/sys/kernel/cgroup/delegate"
 
 
-def probe(config: Config, command: str | None = None) -> Machine:
-    """The facts of this machine and container. Raises OSError only where /proc itself is missing."""
+def probe() -> Machine:
+    """The facts of this machine and container, but for the guest. Raises OSError only where /proc is missing."""
     environ = dict(os.environ)
     container = environ.get("container") or None
     manager = recognise(container)
@@ -34,7 +34,6 @@ def probe(config: Config, command: str | None = None) -> Machine:
         console=_console(manager),
         cgroup=cgroups.look_at_own() if "sys_admin" in held else None,
         initramfs=_initramfs(),
-        guest=_guest(config, command),
         environment=tuple(sorted(environ.items())),
         resolv_conf=_is_filled_file("/etc/resolv.conf"),
         kernel_cgroup_delegate=_delegation(),
@@ -110,8 +109,8 @@ def _initramfs() -> bool:
     return False
 
 
-def _guest(config: Config, command: str | None) -> Guest | None:
-    """What stands at the guest root now; None when `setup.before` has yet to bring it."""
+def look_at_guest(config: Config, command: str) -> Guest | None:
+    """What stands at the guest root now; None when there is nothing, or `setup.before` has yet to bring it."""
     if config.setup.before:
         return None
     path = config.root.path if config.root.mode != "none" and config.root.path else "/"
@@ -120,7 +119,7 @@ def _guest(config: Config, command: str | None) -> Guest | None:
     except OSError:
         return None
     try:
-        resolved, kind = identify(root, command or config.exec.command[0])
+        resolved, kind = identify(root, command)
     except LcinitError:
         return None
     finally:

@@ -6,7 +6,13 @@ import os
 import sys
 
 from lcinit import __version__
-from lcinit.errors import UsageError
+from lcinit.errors import EX_NOPERM, UsageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import signal
+else:
+    import _signal as signal  # without the half that imports enum, which takes longer than the fork below
 
 HELP = """\
 usage: lcinit init [--config FILE] [--override-exec] [--no-pid1] [--] [ARG...]
@@ -70,7 +76,24 @@ def run(args: list[str], program: str) -> int:
         from lcinit.cli import telinit
 
         return telinit.run(rest, program)
+    _refuse_setuid()
+    if pid1_only and os.getpid() != 1:
+        raise UsageError(
+            f"this is process {os.getpid()}, not PID 1 of a container",
+            hint="start it as the container's init, or give --no-pid1; `init RUNLEVEL` talks to a running init",
+        )
+    # from here on no signal is lost: all wait, blocked, until there is something that reads them
+    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    from lcinit.boot.reading import Reading
+
+    reading = Reading(config)
     from lcinit.boot import boot
 
     sys.stdout.flush()
-    return boot.init(config, tuple(rest), override_exec=override, pid1_only=pid1_only)
+    return boot.init(reading, tuple(rest), override_exec=override)
+
+
+def _refuse_setuid() -> None:
+    """A program that is meant for root's hands must not run in anybody else's with root's rights."""
+    if os.geteuid() != os.getuid() or os.getegid() != os.getgid():
+        raise UsageError("lcinit is installed setuid or setgid; it must not be", exit_code=EX_NOPERM)

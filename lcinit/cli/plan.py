@@ -37,10 +37,11 @@ def run(args: list[str], program: str) -> int:
         options = parser.parse_args(args)
     except SystemExit as ended:
         return EX_USAGE if ended.code else 0
-    from lcinit.boot.boot import prepare
+    from lcinit.boot.boot import look_and_plan
+    from lcinit.config.load import load
     from lcinit.plan import show
 
-    _config, machine, plan = prepare(options.config, tuple(options.arguments), override_exec=options.override_exec)
+    machine, plan = look_and_plan(load(options.config), tuple(options.arguments), override_exec=options.override_exec)
     if options.json:
         json.dump(show.as_data(plan, machine), sys.stdout, indent=2)
         print()

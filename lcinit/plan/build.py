@@ -55,20 +55,18 @@ class Plan(Record):
         return any(isinstance(step, s.RunCommand) for step in self.steps)
 
 
-def build(config: Config, machine: Machine, *, arguments: tuple[str, ...] = (), override_exec: bool = False) -> Plan:
-    """The plan for a handoff. Raises ConfigError or UsageError for what cannot be done here, before anything was done.
-
-    `arguments` and `override_exec` are those of `lcinit init`.
-    """
+def build(config: Config, machine: Machine, argv: tuple[str, ...]) -> Plan:
+    """The plan that hands over to `argv`. Raises ConfigError for what cannot be done here, before anything was done."""
     if machine.kernel < OLDEST_KERNEL:
         major, minor = machine.kernel
         raise ConfigError(
             f"this is Linux {major}.{minor}; lcinit needs 5.12 or later (mount_setattr(2))", hint="run a newer kernel"
         )
-    return _Builder(config, machine).build(_command(config, arguments, override_exec))
+    return _Builder(config, machine).build(argv)
 
 
-def _command(config: Config, arguments: tuple[str, ...], override_exec: bool) -> tuple[str, ...]:
+def command(config: Config, arguments: tuple[str, ...], *, override_exec: bool) -> tuple[str, ...]:
+    """The guest's init: `exec.command` and the arguments of `lcinit init`, by its rules. Raises UsageError."""
     if override_exec:
         if not arguments:
             raise UsageError("--override-exec needs the command to run", hint="give it after --")
