@@ -7,7 +7,7 @@ Three parts that can be made apart, because the first changes once a year and th
 2. the wheels that lcinit depends on, under /usr/lib/lcinit/site;
 3. lcinit itself: the package that is running now, copied beside them, its launcher and its links.
 
-    python3 -m lcinit.tools.boot_root [--suite SUITE] [--mirror URL] DIRECTORY
+`lcinit image DIRECTORY` does all three.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import subprocess
 import sys
 
 import lcinit
-from lcinit.errors import CommandFailed, LcinitError, UsageError
+from lcinit.errors import CommandFailed, UsageError
 from lcinit.tools.links import link_names
 
 SUITE = "bookworm"
@@ -179,24 +179,3 @@ def _run(command: list[str], doing: str) -> None:
     if result.returncode != 0:
         said = result.stdout.decode(errors="replace").strip()[-2000:]
         raise CommandFailed(f"cannot {doing}: {command[0]} ended with status {result.returncode}\n{said}")
-
-
-def main(arguments: list[str]) -> int:
-    """The command line of this module; see the module's text."""
-    import argparse
-
-    parser = argparse.ArgumentParser(prog="lcinit.tools.boot_root", description="Build a boot root with lcinit in it.")
-    parser.add_argument("--suite", default=SUITE, help=f"Debian suite (its Python must be {PYTHON}; default {SUITE})")
-    parser.add_argument("--mirror", help="Debian mirror; mmdebstrap's own choice where absent")
-    parser.add_argument("directory", help="where to build; absent or empty")
-    chosen = parser.parse_args(arguments)
-    try:
-        build(chosen.directory, suite=chosen.suite, mirror=chosen.mirror)
-    except LcinitError as error:
-        print(f"boot-root: {error}", file=sys.stderr)
-        return error.exit_code
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

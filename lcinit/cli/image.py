@@ -1,0 +1,46 @@
+"""`lcinit image`: build a boot root."""
+
+from __future__ import annotations
+
+from lcinit import __version__
+from lcinit.errors import EX_USAGE, SystemFailure
+
+EXAMPLE = """\
+The directory becomes a small Debian with lcinit as its /sbin/init: give it to a container manager as the root of a
+container. Needs root, mmdebstrap and pip; lcinit is copied from where this command runs from.
+
+example:
+  lcinit image /var/lib/machines/boot && systemd-nspawn -D /var/lib/machines/boot --bind=GUEST:/mnt/root --boot
+"""
+
+
+def run(args: list[str], program: str) -> int:
+    """Build it and print its size in MiB."""
+    import argparse
+    import os
+
+    from lcinit.tools.boot_root import PYTHON, SUITE, build
+
+    parser = argparse.ArgumentParser(
+        prog=program,
+        description="Build a boot root.",
+        epilog=EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("directory", metavar="DIR", help="where to build; absent or empty")
+    parser.add_argument("--suite", default=SUITE, help=f"Debian suite, one with Python {PYTHON} (default: %(default)s)")
+    parser.add_argument("--mirror", metavar="URL", help="Debian mirror (default: mmdebstrap's own)")
+    parser.add_argument("--version", action="version", version=f"lcinit {__version__}")
+    try:
+        options = parser.parse_args(args)
+    except SystemExit as ended:
+        return EX_USAGE if ended.code else 0
+    try:
+        build(options.directory, suite=options.suite, mirror=options.mirror)
+    except OSError as error:
+        raise SystemFailure.from_os_error(f"build a boot root in {options.directory}", error) from error
+    total = 0
+    for parent, _, files in os.walk(options.directory):
+        total += sum(os.lstat(os.path.join(parent, name)).st_size for name in files)
+    print(f"{options.directory}: {total / 2**20:.0f} MiB")
+    return 0
