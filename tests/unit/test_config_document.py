@@ -235,18 +235,19 @@ def parses_or_refuses(text: bytes) -> None:
         assert str(error).startswith("f:")
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=80))
 def test_any_bytes_parse_or_give_a_config_error(text):
     parses_or_refuses(text)
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(YAML_LIKE)
 def test_any_text_parses_or_gives_a_config_error(text):
     parses_or_refuses(text.encode())
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(STRUCTURED)
 def test_any_structure_parses_or_gives_a_config_error(value):
     import json

@@ -27,7 +27,7 @@ def problem(text: str) -> str:
     return str(caught.value).removeprefix("f:")
 
 
-@settings(max_examples=500)
+@settings(max_examples=500, deadline=None)
 @given(
     st.text(alphabet=st.sampled_from(list("ab#;|$`~*\"'\\ \t\n\r\f\x0b\xa0\x85é")), max_size=24) | st.text(max_size=12)
 )
@@ -44,6 +44,7 @@ def test_words_are_those_of_shlex(text):
         assert split_words(text) == expected
 
 
+@settings(deadline=None)
 @given(st.lists(st.text(max_size=8), max_size=5))
 def test_words_survive_quoting(words):
     assert split_words(shlex.join(words)) == words
@@ -96,6 +97,7 @@ def test_what_is_no_duration(written):
 UNITS = st.tuples(*(st.integers(0, limit) for limit in (6, 23, 59, 59, 999)))
 
 
+@settings(deadline=None)
 @given(UNITS)
 def test_duration_adds_up(amounts):
     text = "".join(
@@ -111,6 +113,7 @@ def test_duration_adds_up(amounts):
         assert total <= MAX_DURATION
 
 
+@settings(deadline=None)
 @given(st.text(alphabet="0123456789dhms. \n-", max_size=12))
 def test_any_text_is_a_duration_or_unfit(text):
     try:
@@ -119,6 +122,7 @@ def test_any_text_is_a_duration_or_unfit(text):
         assert unfit.what and unfit.right
 
 
+@settings(deadline=None)
 @given(st.text(alphabet="a/.é", max_size=12))
 def test_a_path_is_absolute_and_has_no_detours(text):
     try:

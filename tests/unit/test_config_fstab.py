@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lcinit.config.diagnostics import InvalidFile
@@ -74,6 +74,7 @@ UUID=5 /b ext4
     ]
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=60) | st.text(alphabet="/ab \t\\014#,\n\r\0=none", max_size=60).map(str.encode))
 def test_any_bytes_are_mounts_or_a_config_error(text):
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lcinit.config.diagnostics import InvalidFile, Unfit
@@ -34,6 +34,7 @@ def spread(count: int, first: int = 100_000) -> str:
     return "[" + ", ".join(f"[{2 * n}, {first + 2 * n}]" for n in range(count)) + "]"
 
 
+@settings(deadline=None)
 @given(IDS, IDS, IDS)
 def test_a_range_reads_as_it_is_written(inside, outside, size):
     one = IdRange(inside=inside, outside=outside, size=size)
@@ -42,6 +43,7 @@ def test_a_range_reads_as_it_is_written(inside, outside, size):
 
 
 @pytest.mark.row(13)
+@settings(deadline=None)
 @given(st.text(alphabet="0123456789 _+-x.٣\xa0\u2003\0", max_size=12))
 def test_a_range_is_ascii_decimal_or_refused(text):
     try:
@@ -152,6 +154,7 @@ def test_the_map_of_a_mount_needs_no_guest_root():
 RANGES = st.builds(IdRange, inside=st.integers(0, 40), outside=st.integers(0, 40), size=st.integers(1, 9))
 
 
+@settings(deadline=None)
 @given(st.tuples(RANGES, RANGES))
 def test_overlap_is_what_sets_of_ids_say(pair):
     one, other = pair
@@ -165,6 +168,7 @@ def test_overlap_is_what_sets_of_ids_say(pair):
         assert overlap(one, other).endswith(f"at {min(next(filter(None, shared)))}")
 
 
+@settings(deadline=None)
 @given(IDS, IDS, st.integers(0, 2**32))
 def test_a_range_is_at_fault_exactly_when_it_leaves_the_ids(inside, outside, size):
     one = IdRange(inside=inside, outside=outside, size=size)

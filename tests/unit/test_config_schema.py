@@ -87,7 +87,7 @@ VALUES = st.recursive(
 )
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(st.dictionaries(st.sampled_from(sorted(CONFIG.fields)), VALUES, max_size=1))
 def test_what_lcinit_accepts_the_schema_accepts(value):
     try:
