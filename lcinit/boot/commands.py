@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import select
-import signal
 import time
 
 from lcinit import log
@@ -12,7 +11,7 @@ from lcinit.boot.own import TOOLS, program
 from lcinit.boot.world import World
 from lcinit.config.values import Command
 from lcinit.errors import CommandFailed
-from lcinit.linux import process
+from lcinit.linux import process, signals
 from lcinit.plan import steps as s
 from lcinit.plan.guest import DEFAULT_PATH
 from lcinit.supervisor.accounts import identity
@@ -47,7 +46,7 @@ def run_outside(world: World, step: s.RunCommand, leader: int) -> None:
         poll = select.poll()
         poll.register(pidfd, select.POLLIN)
         if not poll.poll(None if limit is None else max(0, int(limit * 1000))):
-            os.killpg(pid, signal.SIGKILL)
+            os.killpg(pid, signals.SIGKILL)
             os.waitpid(pid, 0)
             status = -1
         else:
@@ -125,19 +124,19 @@ async def _finish(world: World, child: Child, limit: float | None) -> int:
         await _end(child)
         return -1
     except asyncio.CancelledError:
-        _kill(child, signal.SIGKILL)
+        _kill(child, signals.SIGKILL)
         raise
 
 
 async def _end(child: Child) -> None:
     import asyncio
 
-    _kill(child, signal.SIGTERM)
+    _kill(child, signals.SIGTERM)
     try:
         async with asyncio.timeout(GRACE):
             await child.wait()
     except TimeoutError:
-        _kill(child, signal.SIGKILL)
+        _kill(child, signals.SIGKILL)
         await child.wait()
 
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import errno
-import fnmatch
 import os
-import re
 import stat
 
 from lcinit.boot import mounts, targets
@@ -13,11 +11,10 @@ from lcinit.boot.world import World
 from lcinit.errors import SystemFailure
 from lcinit.plan import steps as s
 from lcinit.plan.build import LINKS, NODES
+from lcinit.plan.guest import matches
 
 # What the guest's /dev has of its own: never copied from outside.
-OWN = frozenset(
-    (*(name for name, _ in NODES), *(name for name, _ in LINKS), "pts", "shm", "mqueue", "console", "initctl")
-)
+OWN = frozenset(dict((*NODES, *LINKS))) | {"pts", "shm", "mqueue", "console", "initctl"}
 
 
 def _dev(world: World) -> int:
@@ -118,12 +115,16 @@ def _is_wanted(name: str, step: s.CopyDevices) -> bool:
         return False
     if any(_glob_covers(glob, path) for glob in step.exclude):
         return False
+    if not step.rexclude:
+        return True
+    import re
+
     return not any(re.search(pattern, name) for pattern in step.rexclude)
 
 
 def _glob_covers(glob: str, path: str) -> bool:
     glob = glob if glob.startswith("/") else f"/dev/{glob}"
-    return fnmatch.fnmatchcase(path, glob)
+    return matches(path, glob)
 
 
 def _outer_nodes(top: str) -> list[str]:

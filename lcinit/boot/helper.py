@@ -8,18 +8,21 @@ step needs them, and the answer is empty or an error. The helper ends with the l
 from __future__ import annotations
 
 import os
-import signal
-import socket
+import struct
 
 from lcinit.errors import LcinitError, SystemFailure
 from lcinit.linux import process
+from lcinit.linux.signals import SIGKILL
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable
     from typing import Never
 
     Perform = Callable[[int, list[int]], None]
+else:
+    import _socket as socket  # without the half that imports enum and selectors
 
 _LARGEST = 64 * 1024
 _MOST_DESCRIPTORS = 8
@@ -40,7 +43,8 @@ class Helper:
     def send(self, number: int, descriptors: tuple[int, ...] = ()) -> None:
         """The request alone; `answer` must follow."""
         try:
-            socket.send_fds(self.channel, [str(number).encode()], list(descriptors))
+            rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack(f"={len(descriptors)}i", *descriptors))]
+            self.channel.sendmsg([str(number).encode()], rights if descriptors else [])
         except OSError as error:
             raise SystemFailure.from_os_error("reach the helper", error) from error
 
@@ -75,11 +79,12 @@ def start(perform: Perform) -> Helper:
 
 
 def _serve(channel: socket.socket, perform: Perform, leader: int) -> Never:
-    process.set_pdeathsig(signal.SIGKILL)
+    process.set_pdeathsig(SIGKILL)
     if os.getppid() != leader:
         os._exit(0)
     while True:
-        request, descriptors, flags, _ = socket.recv_fds(channel, _LARGEST, _MOST_DESCRIPTORS)
+        request, control, flags, _ = channel.recvmsg(_LARGEST, socket.CMSG_SPACE(4 * _MOST_DESCRIPTORS))
+        descriptors = [fd for _, _, data in control for (fd,) in struct.iter_unpack("=i", data)]
         if not request:
             os._exit(0)
         try:

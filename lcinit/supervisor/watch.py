@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import signal
-
-from lcinit.linux.signals import SignalFd, SignalInfo, signal_name, signal_number
+from lcinit.linux import signals
+from lcinit.linux.signals import SIGRTMIN, SignalFd, SignalInfo, signal_name
 from lcinit.supervisor.reaper import Reaper
 
 TYPE_CHECKING = False
@@ -13,8 +12,10 @@ if TYPE_CHECKING:
     from typing import Any
 
 STOP = frozenset(
-    [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGPWR, signal.SIGHUP]
-    + [signal_number(f"SIGRTMIN+{n}") for n in (3, 4, 5, 6, 13, 14, 15, 16)]
+    (
+        *(signals.SIGTERM, signals.SIGINT, signals.SIGQUIT, signals.SIGPWR, signals.SIGHUP),
+        *(SIGRTMIN + n for n in (3, 4, 5, 6, 13, 14, 15, 16)),
+    )
 )
 
 
@@ -53,7 +54,7 @@ class SignalWatch:
 
     def _ready(self) -> None:
         for info in self._fd.read():
-            if info.signo == signal.SIGCHLD:
+            if info.signo == signals.SIGCHLD:
                 self.reaper.reap()
             elif info.signo in STOP and self.stopped_by is None:
                 self.stopped_by = info
