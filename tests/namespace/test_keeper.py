@@ -106,9 +106,11 @@ class Guest:
             self.process = subprocess.Popen(command, pass_fds=passed, **streams)
         for fd in (handle, said, ready_end):
             os.close(fd)
-        assert select.select([ready], [], [], 10)[0], self.log.read_text()
-        assert os.read(ready, 1) == b"1", self.log.read_text()
+        said_ready = select.select([ready], [], [], 10)[0] and os.read(ready, 1) == b"1"
         os.close(ready)
+        if not said_ready:
+            self.close()
+        assert said_ready, self.log.read_text()
         self.text = ""
         assert wait_until(lambda: "keeper" in self.heard())
 
