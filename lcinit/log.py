@@ -57,7 +57,8 @@ def printable(text: str) -> str:
     """The text with control and formatting characters as escapes (C0, C1, DEL, bidirectional and line separators)."""
     if text.isprintable():
         return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    # not the codec unicode_escape: it would be imported, and in the guest root nothing may be
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 _log = Log()

@@ -18,7 +18,7 @@ OWN = frozenset(dict((*NODES, *LINKS))) | {"pts", "shm", "mqueue", "console", "i
 
 
 def _dev(world: World) -> int:
-    return targets.directory(world, "dev", make=False)
+    return targets.on_own_mount(world, "dev", targets.directory(world, "dev", make=False))
 
 
 def make_node(world: World, step: s.MakeNode) -> None:
@@ -31,11 +31,14 @@ def make_node(world: World, step: s.MakeNode) -> None:
 
 
 def _node(world: World, directory: int, name: str, kind: int, device: int, mode: int) -> None:
+    mask = os.umask(0)  # the mode comes with the node: chmod(2) would follow a link that took its place
     try:
         os.mknod(name, kind | mode, device, dir_fd=directory)
     except PermissionError:
         _bind_node(world, name, kind, device)
         return
+    finally:
+        os.umask(mask)
     handle = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
     try:
         made = os.fstat(handle)
@@ -44,7 +47,6 @@ def _node(world: World, directory: int, name: str, kind: int, device: int, mode:
     finally:
         os.close(handle)
     os.chown(name, *world.owner, dir_fd=directory, follow_symlinks=False)
-    os.chmod(name, mode, dir_fd=directory)
 
 
 def _bind_node(world: World, name: str, kind: int, device: int) -> None:
@@ -90,7 +92,7 @@ def copy_devices(world: World, step: s.CopyDevices) -> None:
     for name in sorted(chosen):
         outer = os.lstat(f"/dev/{name}")
         head, _, leaf = name.rpartition("/")
-        directory = targets.directory(world, f"dev/{head}" if head else "dev")
+        directory = targets.on_own_mount(world, "dev", targets.directory(world, f"dev/{head}" if head else "dev"))
         try:
             kind, mode = stat.S_IFMT(outer.st_mode), stat.S_IMODE(outer.st_mode)
             try:

@@ -42,12 +42,9 @@ def identify(root_fd: int, command: str) -> tuple[str, str]:
         raise LcinitError(f"{command} is not in the guest root's PATH", hint="set exec.command", exit_code=EX_NOT_FOUND)
     resolved = _follow(root_fd, command)
     try:
-        file = files.openat2(
-            root_fd,
-            resolved,
-            os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC,
-            0,
-            files.RESOLVE_IN_ROOT | files.RESOLVE_NO_MAGICLINKS,
+        # a handle first: to open a device node is to use the device, and the root is not nodev yet
+        handle = files.openat2(
+            root_fd, resolved, os.O_PATH | os.O_CLOEXEC, 0, files.RESOLVE_IN_ROOT | files.RESOLVE_NO_MAGICLINKS
         )
     except OSError as error:
         if error.errno in (errno.ENOENT, errno.ENOTDIR):
@@ -56,10 +53,21 @@ def identify(root_fd: int, command: str) -> tuple[str, str]:
             ) from error
         raise SystemFailure.from_os_error(f"read the guest's {command}", error) from error
     try:
-        if not stat.S_ISREG(os.fstat(file).st_mode):
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
             raise LcinitError(f"the guest's {command} is not a regular file", exit_code=EX_CANNOT_RUN)
         kind = kind_of(resolved, b"")
-        return resolved, kind if kind != "plain" else kind_of(resolved, os.read(file, _LOOKED_AT))
+        return resolved, kind if kind != "plain" else kind_of(resolved, _beginning(handle, command))
+    finally:
+        os.close(handle)
+
+
+def _beginning(handle: int, command: str) -> bytes:
+    try:
+        file = os.open(f"/proc/self/fd/{handle}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        raise SystemFailure.from_os_error(f"read the guest's {command}", error) from error
+    try:
+        return os.read(file, _LOOKED_AT)
     finally:
         os.close(file)
 

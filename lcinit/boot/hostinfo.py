@@ -8,7 +8,7 @@ import stat
 from lcinit.boot import mounts, targets
 from lcinit.boot.world import World
 from lcinit.errors import SystemFailure
-from lcinit.linux import files, mount
+from lcinit.linux import mount
 from lcinit.plan import steps as s
 
 LARGEST_RESOLV_CONF = 64 * 1024
@@ -21,7 +21,7 @@ def host_info(world: World, step: s.HostInfo) -> None:
     except FileNotFoundError:
         return
     try:
-        if files.statfs_type(run) != files.TMPFS_MAGIC:
+        if world.mounted.get("run") != os.fstat(run).st_dev:
             return
         texts = {"container-manager": step.manager}
         if step.uuid:

@@ -86,6 +86,8 @@ def mount_new(world: World, step: s.MountNew) -> None:
             if files.statfs_type(fd) != MAGIC[step.fstype]:
                 raise SystemFailure(f"what was mounted for /{step.target} is not {step.fstype}")
             attach(fd, target)
+            if not step.aside:
+                world.mounted[step.target] = os.fstat(fd).st_dev
         finally:
             os.close(fd)
     finally:
@@ -111,15 +113,19 @@ def set_read_only(world: World, step: s.SetReadOnly) -> None:
 
 def mask_paths(world: World, step: s.MaskPaths) -> None:
     """Read-only and hidden parts of the guest's /proc; parts that this kernel does not have are passed over."""
-    for name in step.read_only:
-        _cover(world, f"proc/{name}", hide=False)
-    for name in step.hidden:
-        _cover(world, f"proc/{name}", hide=True)
-
-
-def _cover(world: World, path: str, *, hide: bool) -> None:
+    proc = targets.on_own_mount(world, "proc", targets.directory(world, "proc", make=False))
     try:
-        target = world.open_guest(path)
+        for name in step.read_only:
+            _cover(world, proc, name, hide=False)
+        for name in step.hidden:
+            _cover(world, proc, name, hide=True)
+    finally:
+        os.close(proc)
+
+
+def _cover(world: World, proc: int, name: str, *, hide: bool) -> None:
+    try:
+        target = files.open_in_root(proc, name, os.O_PATH | os.O_NOFOLLOW)
     except FileNotFoundError:
         return
     try:

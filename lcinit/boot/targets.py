@@ -61,6 +61,20 @@ def directory(world: World, path: str, *, make: bool = True) -> int:
         raise refusal(world, path, error) from error
 
 
+def on_own_mount(world: World, mounted: str, handle: int) -> int:
+    """The same handle, if it is on the file system that lcinit mounted at `mounted`; else SystemFailure, and closed.
+
+    Who can write to the guest's files meanwhile may rename a mount point, and its mount goes with it.
+    """
+    if world.mounted.get(mounted) == os.fstat(handle).st_dev:
+        return handle
+    os.close(handle)
+    raise SystemFailure(
+        f"refused: /{mounted} in the guest root {world.root} is not what was mounted there",
+        hint="something else changes the guest's files",
+    )
+
+
 def _make_directory(world: World, parent: str, name: str, whole: str) -> None:
     handle = world.open_guest(parent, os.O_PATH | os.O_DIRECTORY)
     try:

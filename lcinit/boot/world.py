@@ -21,7 +21,8 @@ class World:
     """The boot's state: handles and ids that one step makes and another uses.
 
     `root` is the guest root's path, trusted because the boot root is; `root_fd` a handle of it, made anew whenever the
-    mount namespace changes. `owner` is the outer uid and gid of the guest's root. `inside` is true once PID 1 is in
+    mount namespace changes. `mounted` has the device number of each file system that was mounted at a path of the
+    guest root. `owner` is the outer uid and gid of the guest's root. `inside` is true once PID 1 is in
     the guest's user namespace, `pivoted` once the boot root is out of reach.
     """
 
@@ -31,6 +32,7 @@ class World:
         self.owner = owner
         self.root = root
         self.root_fd = -1
+        self.mounted: dict[str, int] = {}
         self.inside = False
         self.pivoted = False
         self.init_kind = "plain"
