@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 NARROWEST, WIDEST = 60, 120
 _CGROUPS = "/sys/fs/cgroup"
 # Directories made by sysfs_create_mount_point() and proc_create_mount_point()
+GROUPS = "/sys/fs/cgroup"
+# Directories made by sysfs_create_mount_point() and proc_create_mount_point()
 _EMPTY = frozenset(
     {
         _CGROUPS,
@@ -46,13 +48,6 @@ _EMPTY = frozenset(
         "/proc/openprom",
         "/proc/sys/fs/binfmt_misc",
     }
-)
-GROUPS = "/sys/fs/cgroup"
-# Directories made by sysfs_create_mount_point() and proc_create_mount_point()
-_EMPTY = frozenset(
-    (_CGROUPS, "/sys/fs/bpf", "/sys/fs/fuse/connections", "/sys/fs/pstore", "/sys/fs/selinux", "/sys/fs/smackfs")
-    + ("/sys/kernel/config", "/sys/kernel/debug", "/sys/kernel/security", "/sys/kernel/tracing")
-    + ("/sys/firmware/efi/efivars", "/proc/sys/fs/binfmt_misc", "/proc/fs/nfsd", "/proc/openprom")
 )
 GROUPS = ("kernel", "privilege", "container", "python")
 

@@ -5,9 +5,18 @@ from __future__ import annotations
 import errno
 
 from lcinit.plan import steps as s
-from lcinit.plan.build import OLDEST_KERNEL
+from lcinit.plan.build import OLDESTKERNEL
 from lcinit.plan.network import interfaces_to_move
 from lcinit.record import Record
+from lcinit.tools.doctor_meanings import (
+    GRANT,
+    KERNEL,
+    NEEDED_CAPABILITIES,
+    PARTS,
+    TRIALS,
+    USEFUL_CAPABILITIES,
+    Meaning,
+)
 from lcinit.tools.doctor_trials import Trial
 from lcinit.tools.id_ranges import WANTED, guest_range, mapped_ids, parse_id_map
 
@@ -67,125 +76,6 @@ class Examination(Record):
     parts: tuple[Part, ...] = ()
 
 
-class Meaning(Record):
-    """What a trial stands for: `what` is tried, what is `lost` where it does not work, and what helps."""
-
-    what: str
-    lost: str
-    remedy: str
-    needed: bool = False
-
-
-NEEDED_CAPABILITIES = {
-    "sys_admin": "mounts and namespaces",
-    "setuid": "the uid map",
-    "setgid": "the gid map",
-    "chown": "files of the guest's root",
-    "dac_override": "what lcinit makes in directories of the guest's root",
-    "fowner": "modes of files of the guest's root",
-}
-USEFUL_CAPABILITIES = {
-    "mknod": "device nodes are bound from outside instead of made, and `devices` brings in fewer",
-    "net_admin": "network interfaces cannot be moved into the guest",
-    "sys_boot": "a guest without id map cannot reboot(2), and its manager sees an exit",
-    "sys_chroot": "root.mode chroot and an initramfs cannot be used",
-    "sys_resource": "`limits` cannot raise a hard limit",
-    "sys_ptrace": "a running guest cannot be inspected from here",
-}
-
-_GRANT = "have the manager allow it: its seccomp filter, its capabilities, or run it privileged"
-_KERNEL = "run a kernel with it"
-
-TRIALS = {
-    "mount-namespace": Meaning(
-        what="a private mount namespace (unshare, mount_setattr)",
-        lost="nothing can be mounted",
-        remedy=_GRANT,
-        needed=True,
-    ),
-    "user-namespace": Meaning(
-        what="a new user namespace",
-        lost="no guest can be rootless",
-        remedy="allow them in the manager's seccomp filter and AppArmor profile, and start lcinit in no chroot",
-        needed=True,
-    ),
-    "namespaces": Meaning(
-        what="new mount, UTS, IPC, network and cgroup namespaces",
-        lost="the guest would share them",
-        remedy="allow them, or set namespaces: {NAME: false} for the one that is refused",
-        needed=True,
-    ),
-    "id-map": Meaning(
-        what="writing the id map of a guest",
-        lost="no guest can be rootless",
-        remedy="give lcinit CAP_SETUID and CAP_SETGID over the ids of the map",
-        needed=True,
-    ),
-    "setns": Meaning(what="entering a namespace (setns)", lost="network interfaces cannot be moved", remedy=_GRANT),
-    "clone3": Meaning(
-        what="clone3 with a pidfd", lost="no id map on a mount of its own, no nested guest", remedy=_GRANT
-    ),
-    "openat2": Meaning(what="openat2", lost="guest roots cannot be entered safely", remedy=_GRANT, needed=True),
-    "close_range": Meaning(what="close_range", lost="descriptors would leak", remedy=_GRANT, needed=True),
-    "pivot_root": Meaning(
-        what="pivot_root",
-        lost="root.mode pivot cannot be used",
-        remedy="start lcinit from a root that is a mount point (no chroot)",
-        needed=True,
-    ),
-    "mknod": Meaning(
-        what="making and opening device nodes",
-        lost="nodes are bound from outside: no chmod of them in the guest changes anything",
-        remedy="keep CAP_MKNOD, and allow `c 1:* rwm` and `c 5:0 rwm` in the device cgroup",
-    ),
-    "proc-outside": Meaning(what="mounting proc", lost="no guest has a /proc", remedy=_GRANT, needed=True),
-    "tmpfs-outside": Meaning(what="mounting tmpfs", lost="no guest has a /dev", remedy=_GRANT, needed=True),
-    "overlay": Meaning(what="mounting overlay", lost="the command `overlay` fails", remedy="load the module overlay"),
-    "sysfs-inside": Meaning(
-        what="mounting sysfs in the guest",
-        lost="no /sys of the guest's own network namespace",
-        remedy="have the manager leave a sysfs with nothing mounted over it, or set namespaces: {network: false}",
-        needed=True,
-    ),
-    "devpts-inside": Meaning(what="mounting devpts in the guest", lost="no terminals", remedy=_KERNEL, needed=True),
-    "mqueue-inside": Meaning(
-        what="mounting mqueue in the guest",
-        lost="no POSIX message queues",
-        remedy="run a kernel with CONFIG_POSIX_MQUEUE",
-        needed=True,
-    ),
-    "cgroup2-inside": Meaning(
-        what="mounting cgroup2 in the guest", lost="the guest has no cgroups", remedy="run a kernel with CONFIG_CGROUPS"
-    ),
-    "proc-inside": Meaning(
-        what="mounting proc in a nested PID namespace",
-        lost="a nested guest needs a pristine proc aside",
-        remedy="have the manager leave a proc with nothing mounted over it",
-    ),
-    "idmap-boot-root": Meaning(
-        what="idmapping the boot root's file system",
-        lost="its directories cannot be given shifted to a guest",
-        remedy="use ext4, xfs, btrfs, tmpfs or squashfs, or chown the files to the guest's outer ids",
-    ),
-    "idmap-guest-root": Meaning(
-        what="idmapping the guest root's file system",
-        lost="a root that is not shifted on the disk cannot be shifted by a mount",
-        remedy="use ext4, xfs, btrfs, tmpfs or squashfs, or chown the files to the guest's outer ids",
-    ),
-    "seccomp-notify": Meaning(
-        what="seccomp user notification", lost="a guest's calls cannot be answered from outside", remedy=_GRANT
-    ),
-    "keyctl": Meaning(
-        what="a session keyring for the guest (keyctl)",
-        lost="the guest's processes see the manager's session keyring",
-        remedy="allow keyctl in the manager's seccomp filter (nspawn: --system-call-filter=keyctl)",
-    ),
-    "pidfd_getfd": Meaning(
-        what="pidfd_getfd", lost="nothing that a handoff uses", remedy="none is needed for a handoff"
-    ),
-}
-
-
 def findings(examined: Examination) -> tuple[Finding, ...]:
     """Everything, in the order of the report."""
     return (
@@ -203,8 +93,8 @@ def handoff_works(found: tuple[Finding, ...]) -> bool:
 
 
 def _kernel(examined: Examination) -> Finding:
-    wanted = f"{OLDEST_KERNEL[0]}.{OLDEST_KERNEL[1]}"
-    enough = examined.machine.kernel >= OLDEST_KERNEL
+    wanted = f"{OLDESTKERNEL[0]}.{OLDESTKERNEL[1]}"
+    enough = examined.machine.kernel >= OLDESTKERNEL
     return Finding(
         group="kernel",
         subject="version",
@@ -233,18 +123,18 @@ def _of_trial(examined: Examination, trial: Trial) -> Finding:
         subject=trial.name,
         verdict="missing" if needed else "weaker",
         says=f"{what}: {trial.error}; {meaning.lost}",
-        remedy=_remedy(trial, meaning),
+        remedy=_remedy(examined.machine, trial, meaning),
         needed=needed,
     )
 
 
-def _remedy(trial: Trial, meaning: Meaning) -> str:
-    if trial.number == errno.ENOSPC and "namespace" in trial.name + meaning.what:
+def _remedy(machine: Machine, trial: Trial, meaning: Meaning) -> str:
+    if trial.number == errno.ENOSPC:
         return "raise /proc/sys/user/max_*_namespaces, here and in every outer user namespace"
-    if trial.number == errno.ENOSPC and trial.name.endswith("-inside"):
-        return "raise /proc/sys/user/max_*_namespaces, here and in every outer user namespace"
-    if trial.number in (errno.ENOSYS, errno.ENODEV) and meaning.remedy == _GRANT:
-        return _KERNEL
+    if trial.number == errno.EPERM and not machine.can("sys_admin"):
+        return "run as root with CAP_SYS_ADMIN"
+    if trial.number in (errno.ENOSYS, errno.ENODEV) and meaning.remedy == GRANT:
+        return KERNEL
     return meaning.remedy
 
 
@@ -414,17 +304,10 @@ def _nofile(examined: Examination) -> Finding:
     return _fact("nofile", "ok", f"{soft} descriptors a process, {hard if hard >= 0 else 'any number'} at most")
 
 
-_LOST_PARTS = {
-    "yaml": ("no configuration file can be read", "install PyYAML built with libyaml"),
-    "uvloop": ("asyncio's own event loop is used", "install uvloop"),
-    "aiofiles": ("needed by the supervising phase alone", "install aiofiles"),
-}
-
-
 def _python(examined: Examination) -> list[Finding]:
     found = []
     for part in examined.parts:
-        lost, remedy = _LOST_PARTS[part.name]
+        lost, remedy = PARTS[part.name]
         needed = part.name == "yaml"
         bad: Verdict = "missing" if needed else "weaker"
         says = f"{part.error}: {lost}" if part.error else "with libyaml's parser" if needed else "imports"
