@@ -10,10 +10,11 @@ from lcinit import log
 from lcinit.boot.own import TOOLS, program
 from lcinit.boot.world import World
 from lcinit.config.values import Command
-from lcinit.errors import CommandFailed
+from lcinit.errors import CommandFailed, LcinitError
 from lcinit.linux import process, signals
 from lcinit.plan import steps as s
 from lcinit.plan.guest import DEFAULT_PATH
+from lcinit.record import Record
 from lcinit.supervisor.accounts import identity
 from lcinit.supervisor.loop import loop_needed
 from lcinit.supervisor.reaper import Child, describe_status, status_of
@@ -26,26 +27,28 @@ GRACE = 2.0  # seconds between SIGTERM and SIGKILL for a command that took too l
 async def run_command(world: World, step: s.RunCommand) -> None:
     """A command of PID 1's own: its output goes to the console, its end is waited for."""
     started = time.monotonic()
-    with _Input(step.command) as stdin:
-        pid = _start(world, step, stdin)
+    pid = _start(world, step)
+    if pid is None:
+        return
     child = world.reaper.register(pid)
-    status = await _finish(world, child, _limit(world, step))
+    limit = _limit(world, step)
+    status = await _finish(world, child, limit.seconds)
     log.debug(f"{step.key}: {describe_status(status)} after {time.monotonic() - started:.3f} s")
     if status != 0:
-        _failed(step, status)
+        _failed(step, status, limit)
 
 
 def run_outside(world: World, step: s.RunCommand, leader: int) -> None:
     """A `setup.outside` command, run by the helper, which has no loop and no other child."""
-    extra = (("LCINIT_GUEST_PID", str(leader)),)
-    with _Input(step.command) as stdin:
-        pid = _start(world, step, stdin, extra)
+    pid = _start(world, step, (("LCINIT_GUEST_PID", str(leader)),))
+    if pid is None:
+        return
     limit = _limit(world, step)
     pidfd = process.pidfd_open(pid)
     try:
         poll = select.poll()
         poll.register(pidfd, select.POLLIN)
-        if not poll.poll(None if limit is None else max(0, int(limit * 1000))):
+        if not poll.poll(None if limit.seconds is None else max(0, int(limit.seconds * 1000))):
             os.killpg(pid, signals.SIGKILL)
             os.waitpid(pid, 0)
             status = -1
@@ -54,16 +57,37 @@ def run_outside(world: World, step: s.RunCommand, leader: int) -> None:
     finally:
         os.close(pidfd)
     if status != 0:
-        _failed(step, status)
+        _failed(step, status, limit)
 
 
-def _limit(world: World, step: s.RunCommand) -> float | None:
-    """Seconds the command may take: its own time-out, and what is left of the phase's."""
-    limits = [limit for limit in (step.command.timeout, world.phase_left(step)) if limit is not None]
-    return min(limits, default=None)
+class _Limit(Record):
+    """How long a command may take, None without a limit, and which key of the configuration says so."""
+
+    seconds: float | None
+    key: str = ""
 
 
-def _start(world: World, step: s.RunCommand, stdin: int | None, extra: tuple[tuple[str, str], ...] = ()) -> int:
+def _limit(world: World, step: s.RunCommand) -> _Limit:
+    """The command's own time-out, or what is left of the phase's where that is less."""
+    own, left = step.command.timeout, world.phase_left(step)
+    if left is not None and (own is None or left < own):
+        return _Limit(seconds=left, key=f"setup.timeout ({step.deadline:g} s)")
+    return _Limit(seconds=own, key=f"its timeout ({own:g} s)" if own is not None else "")
+
+
+def _start(world: World, step: s.RunCommand, extra: tuple[tuple[str, str], ...] = ()) -> int | None:
+    """The command's PID; None when it cannot be run and nobody minds."""
+    try:
+        with _Input(step.command) as stdin:
+            return _spawn(world, step, stdin, extra)
+    except CommandFailed as error:
+        _give_up(step, error.message, error.exit_code)
+        return None
+    except LcinitError as error:
+        raise type(error)(f"{step.key}: {error.message}", hint=error.hint, exit_code=error.exit_code) from error
+
+
+def _spawn(world: World, step: s.RunCommand, stdin: int | None, extra: tuple[tuple[str, str], ...]) -> int:
     command = step.command
     if step.place == "guest root":
         environment = dict(world.guest_environment)
@@ -149,12 +173,18 @@ def _kill(child: Child, number: int) -> None:
             pass
 
 
-def _failed(step: s.RunCommand, status: int) -> None:
-    what = "took too long and was ended" if status < 0 else f"ended with {describe_status(status)}"
-    message = f"{step.key}: {s.quote(step.command.argv[0])} {what}"
+def _failed(step: s.RunCommand, status: int, limit: _Limit) -> None:
+    name = s.quote(step.command.argv[0])
+    if status < 0:
+        _give_up(step, f"{name} took longer than {limit.key} and was ended", EX_TIMEOUT)
+    else:
+        _give_up(step, f"{name} ended with {describe_status(status)}", status)
+
+
+def _give_up(step: s.RunCommand, why: str, exit_code: int) -> None:
+    """End the boot because of a command, unless it says that errors do not matter."""
     if step.command.ignore_errors:
-        log.warning(f"{message} (ignored)")
+        log.warning(f"{step.key}: {why} (ignored)")
         return
-    raise CommandFailed(
-        message, hint="files that commands changed are not undone", exit_code=EX_TIMEOUT if status < 0 else status
-    )
+    hint = "mend the command, or give it ignore_errors: true; files that commands changed are not undone"
+    raise CommandFailed(f"{step.key}: {why}", hint=hint, exit_code=exit_code)
