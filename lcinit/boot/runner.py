@@ -161,8 +161,14 @@ class Runner:
             os.close(fd)
 
     def _perform(self, number: int, descriptors: list[int]) -> None:
-        """In the helper: the part of a step that is done outside."""
+        """In the helper: the part of a step that is done outside. Raises LcinitError, as in the leader."""
         step = self.world.plan.steps[number]
+        try:
+            self._do_outside(step, descriptors)
+        except OSError as error:
+            raise SystemFailure.from_os_error(f"{step.what()} ({step.phase})", error) from error
+
+    def _do_outside(self, step: s.Step, descriptors: list[int]) -> None:
         if isinstance(step, s.WriteIdMap):
             namespaces.write_id_map(step, self.leader)
         elif isinstance(step, s.MoveInterfaces):
