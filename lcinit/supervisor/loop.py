@@ -10,6 +10,8 @@ from __future__ import annotations
 import os
 import sys
 
+from lcinit.errors import SystemFailure
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
@@ -59,5 +61,17 @@ def run(coroutine: Coroutine[Any, None, T]) -> T:
         return stop.value  # type: ignore[no-any-return]
     if asked is not _ASK:
         raise RuntimeError("the coroutine waited for something before it asked for the loop")
-    loop = new_loop()
-    return loop.run_until_complete(loop.create_task(coroutine))
+    try:
+        loop = new_loop()
+    except OSError as error:
+        coroutine.close()
+        raise SystemFailure.from_os_error("make an event loop", error) from error
+    task = loop.create_task(coroutine)
+    try:
+        return loop.run_until_complete(task)
+    except OSError as error:
+        if task.done():
+            raise
+        # the loop's own failure: the task never ended, and asyncio would complain about that later
+        task._log_destroy_pending = False  # type: ignore[attr-defined]
+        raise SystemFailure.from_os_error("run the event loop", error) from error
