@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 
@@ -64,12 +65,18 @@ def _initial_network() -> bool:
 
 
 def _interfaces() -> tuple[Interface, ...]:
-    """All but the loopback, by sysfs where it shows this namespace and by netlink in any case."""
+    """All but the loopback, by sysfs where it shows this namespace and by netlink in any case.
+
+    None where the kernel has no network or a filter refuses to tell. Raises OSError for any other failure: a guest
+    that lacks its interfaces without a word is worse than one that does not start.
+    """
     from lcinit.linux import netlink
 
     try:
         links = netlink.links()
-    except OSError:
+    except OSError as error:
+        if error.errno not in (errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT, errno.EPERM, errno.EACCES):
+            raise
         return ()
     return tuple(
         Interface(name=link.name, hardware=os.path.exists(f"/sys/class/net/{link.name}/device"))
