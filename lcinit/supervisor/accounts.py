@@ -10,6 +10,7 @@ from lcinit.linux import files
 from lcinit.supervisor.spawn import Identity
 
 _LARGEST = 4 << 20
+_NO_ID = 2**32 - 1
 
 
 def identity(
@@ -74,4 +75,9 @@ def _lines(root_fd: int, path: str, fields: int) -> list[list[str]]:
         os.close(file)
     split = [line.split(":") for line in text.split("\n")]
     numbers = (2, 3) if fields == 7 else (2,)
-    return [f for f in split if len(f) == fields and all(f[n].isascii() and f[n].isdigit() for n in numbers)]
+    return [f for f in split if len(f) == fields and all(_is_id(f[n]) for n in numbers)]
+
+
+def _is_id(text: str) -> bool:
+    """Whether an account file's number is an id. 4294967295 is none: setresuid(2) takes it for "leave it as it is"."""
+    return text.isascii() and text.isdigit() and len(text) <= len(str(_NO_ID)) and int(text) < _NO_ID
