@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 NARROWEST, WIDEST = 60, 120
 _CGROUPS = "/sys/fs/cgroup"
 # Directories made by sysfs_create_mount_point() and proc_create_mount_point()
-GROUPS = "/sys/fs/cgroup"
-# Directories made by sysfs_create_mount_point() and proc_create_mount_point()
 _EMPTY = frozenset(
     {
         _CGROUPS,

@@ -1,4 +1,4 @@
-"""What the doctor's trials, capabilities and Python modules are for, what is lost without them, and what helps. Data."""
+"""What the doctor's trials, capabilities and Python modules are for, what is lost without them, what helps. Data."""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 
 from lcinit.plan import steps as s
-from lcinit.plan.build import OLDESTKERNEL
+from lcinit.plan.build import OLDEST_KERNEL
 from lcinit.plan.network import interfaces_to_move
 from lcinit.record import Record
 from lcinit.tools.doctor_meanings import (
@@ -93,8 +93,8 @@ def handoff_works(found: tuple[Finding, ...]) -> bool:
 
 
 def _kernel(examined: Examination) -> Finding:
-    wanted = f"{OLDESTKERNEL[0]}.{OLDESTKERNEL[1]}"
-    enough = examined.machine.kernel >= OLDESTKERNEL
+    wanted = f"{OLDEST_KERNEL[0]}.{OLDEST_KERNEL[1]}"
+    enough = examined.machine.kernel >= OLDEST_KERNEL
     return Finding(
         group="kernel",
         subject="version",
