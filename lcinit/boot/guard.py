@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import _warnings
 import sys
+
+from lcinit import log
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,19 +23,25 @@ class RefuseImports:
 
 
 def close() -> None:
-    """Refuse imports from now on, and show exceptions without reading source files."""
+    """Refuse imports from now on, and show exceptions without reading source files. May be called again."""
     sys.meta_path[:] = [RefuseImports]
     sys.path_hooks.clear()
     sys.path.clear()
     sys.path_importer_cache.clear()
     sys.excepthook = show_exception
+    sys.unraisablehook = show_unraisable
+    _warnings.filters[:] = [("ignore", None, Warning, None, 0)]  # a warning is shown with its line of source
+    _warnings._filters_mutated()
 
 
-def show_exception(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+def show_unraisable(what: UnraisableHookArgs) -> None:
+    """The same for one that nobody could catch, in a finaliser for example."""
+    show_exception(what.exc_type, what.exc_value or what.exc_type(), what.exc_traceback)
+
+
+def show_exception(kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
     """One line a frame, from the code objects alone: the interpreter's own hook would open the files they name."""
-    from lcinit import log
-
-    log.error(f"unexpected {kind.__name__}: {error}")
+    log.error(f"unexpected {getattr(kind, '__name__', kind)}: {error}")
     while trace is not None:
         code = trace.tb_frame.f_code
         log.error(f"  at {code.co_filename}:{trace.tb_lineno} in {code.co_name}")

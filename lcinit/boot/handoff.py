@@ -8,6 +8,7 @@ import os
 import resource
 import sys
 
+from lcinit import log
 from lcinit.boot import guard
 from lcinit.boot.console import terminal
 from lcinit.boot.own import keeper
@@ -51,10 +52,7 @@ def hand_off(world: World, step: s.ExecInit) -> Never:
         os.setresuid(who.uid, who.uid, who.uid)
     os.umask(0o022)
     process.set_pdeathsig(0)
-    try:
-        os.chdir(step.cwd or "/")
-    except OSError as error:
-        raise SystemFailure.from_os_error(f"enter the working directory {step.cwd}", error) from error
+    _enter(step.cwd or "/")
     process.close_range(3, flags=process.CLOSE_RANGE_CLOEXEC)
     signals.reset_signals()
     try:
@@ -67,6 +65,17 @@ def hand_off(world: World, step: s.ExecInit) -> Never:
             hint="exec.command names the guest's init" if missing else "",
             exit_code=EX_NOT_FOUND if missing else EX_CANNOT_RUN,
         ) from error
+
+
+def _enter(directory: str) -> None:
+    """The working directory; refused if a link led out of the root, as one to /proc/self/fd/N may (CVE-2024-21626)."""
+    try:
+        os.chdir(directory)
+        reached = os.getcwd()  # ENOENT, or "(unreachable)..." from an older libc: getcwd(2)
+    except OSError as error:
+        raise SystemFailure.from_os_error(f"enter the working directory {directory}", error) from error
+    if not reached.startswith("/"):
+        raise SystemFailure(f"refused: the working directory {directory} leads out of the guest root")
 
 
 def _limits(step: s.ExecInit) -> None:
@@ -141,4 +150,9 @@ def become_keeper(world: World, step: s.ExecInit, descriptors: dict[str, int]) -
     process.close_range(3 + len(numbers))
     signals.reset_signals()
     environment = {"PATH": "/usr/bin:/bin"}
-    os.execve(sys.executable, keeper(keeper_arguments(world, step, numbers)), environment)
+    try:
+        os.execve(sys.executable, keeper(keeper_arguments(world, step, numbers)), environment)
+    except OSError as error:
+        # the leader is past waiting for an answer: the guest goes on without console relay and initctl
+        log.error(f"cannot start the keeper: {sys.executable}: {error.strerror}")
+        os._exit(EX_CANNOT_RUN)

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import os
 import struct
+import sys
 
+from lcinit.boot import guard
 from lcinit.errors import LcinitError, SystemFailure
 from lcinit.linux import process
 from lcinit.linux.signals import SIGKILL
@@ -72,6 +74,8 @@ def start(perform: Perform) -> Helper:
         try:
             ours.close()
             _serve(theirs, perform, leader)
+        except BaseException:
+            guard.show_exception(*sys.exc_info())
         finally:
             os._exit(70)
     theirs.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from lcinit.boot import guard
 from lcinit.boot.mounts import attach, clone_handle
 from lcinit.boot.world import World
 from lcinit.linux import calls, mount
@@ -12,6 +13,7 @@ from lcinit.plan import steps as s
 
 def change_root(world: World, step: s.ChangeRoot) -> None:
     """The guest root becomes "/", the boot root is detached, and the working directory is the new root."""
+    guard.close()
     if step.mode == "chroot":
         os.fchdir(world.root_fd)
         os.chroot(".")

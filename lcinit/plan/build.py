@@ -96,7 +96,8 @@ class _Builder:
             return frozenset()
         wanted = self.config.namespaces.values()
         names = {name for name in ("uts", "ipc", "cgroup", "network") if wanted[name]}
-        return frozenset(names | ({"user", "mount"} if self.config.id_map else set()))
+        # a mount namespace of its own in any case: the helper stays in the other one, with the boot root
+        return frozenset(names | {"mount"} | ({"user"} if self.config.id_map else set()))
 
     def build(self, argv: tuple[str, ...]) -> Plan:
         config = self.config
@@ -290,9 +291,8 @@ class _Builder:
     def _namespaces(self) -> None:
         config = self.config
         self._add(s.StartHelper(phase="setup", why="it does what needs privilege outside"))
-        if self.new:
-            order = [n for n in ("user", "mount", "uts", "ipc", "network", "cgroup") if n in self.new]
-            self._add(s.Unshare(phase="setup", namespaces=tuple(order)))
+        order = [n for n in ("user", "mount", "uts", "ipc", "network", "cgroup") if n in self.new]
+        self._add(s.Unshare(phase="setup", namespaces=tuple(order)))
         if config.id_map is not None:
             self._add(s.WriteIdMap(phase="setup", id_map=config.id_map))
 

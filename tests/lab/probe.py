@@ -33,7 +33,9 @@ text=$(
     printf '%s\\n' "$output" | while IFS= read -r line; do echo "probe: $line"; done
     echo "probe-done: $status"
 )
-# A getty that starts meanwhile hangs the console up (vhangup(2)): what was open on it is dead, so open it again.
+# A getty that starts meanwhile hangs the console up (vhangup(2)): what was open on it is dead, and what nobody has read
+# yet is lost. So there must be none.
+[ ! -d /run/systemd/system ] || systemctl stop console-getty.service
 tries=0
 until printf '\\n%s\\n' "$text" >/dev/console || [ $tries = 20 ]; do
     tries=$((tries + 1))
