@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 
 from lcinit.boot.world import World
@@ -11,6 +12,8 @@ from lcinit.plan import steps as s
 from lcinit.plan.facts import Cgroup
 
 PREFIX = "lcinit-"
+# No cgroup2 in this kernel, no right to mount or read it, or a cgroup outside of what the namespace shows.
+_OUT_OF_REACH = frozenset((errno.ENODEV, errno.EPERM, errno.EACCES, errno.EBUSY, errno.ENOENT, errno.ELOOP))
 
 
 def own_path() -> str | None:
@@ -29,13 +32,18 @@ def open_hierarchy() -> int:
 
 
 def look_at_own() -> Cgroup | None:
-    """What the plan needs of PID 1's cgroup; None where there is no cgroup2 hierarchy or it cannot be seen."""
+    """What the plan needs of PID 1's cgroup; None where there is no cgroup2 hierarchy or it cannot be seen.
+
+    Raises OSError for a failure that says neither.
+    """
     path = own_path()
     if path is None or "/.." in path:
         return None
     try:
         hierarchy = open_hierarchy()
-    except OSError:
+    except OSError as error:
+        if error.errno not in _OUT_OF_REACH:
+            raise
         return None
     try:
         directory = files.open_in_root(hierarchy, path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -43,7 +51,9 @@ def look_at_own() -> Cgroup | None:
             return _look_at(directory, path)
         finally:
             os.close(directory)
-    except OSError:
+    except OSError as error:
+        if error.errno not in _OUT_OF_REACH:
+            raise
         return None
     finally:
         os.close(hierarchy)

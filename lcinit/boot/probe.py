@@ -14,6 +14,8 @@ from lcinit.linux import capabilities, files, namespaces
 from lcinit.plan.facts import Console, Guest, Interface, Machine
 from lcinit.plan.managers import MANAGERS, recognise
 
+# What a kernel without the thing, or a manager that forbids to look at it, answers.
+_NOT_TOLD = frozenset((errno.EPERM, errno.EACCES, errno.ENODEV, errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT))
 _DELEGATE = "/sys/kernel/cgroup/delegate"
 
 
@@ -56,7 +58,9 @@ def _initial_network() -> bool:
     """Whether this is the network namespace that the machine started with; yes where that cannot be told."""
     try:
         procfs = namespaces.open_procfs()
-    except OSError:
+    except OSError as error:
+        if error.errno not in _NOT_TOLD:
+            raise
         return True
     try:
         return namespaces.in_initial_netns(procfs)
@@ -75,7 +79,7 @@ def _interfaces() -> tuple[Interface, ...]:
     try:
         links = netlink.links()
     except OSError as error:
-        if error.errno not in (errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT, errno.EPERM, errno.EACCES):
+        if error.errno not in _NOT_TOLD:
             raise
         return ()
     return tuple(
