@@ -98,7 +98,8 @@ def _rescue_shell(world: World) -> None:
     """exec.on_failure: shell. On the console, in whichever root PID 1 is; the boot ends when it does."""
     where = "guest root" if world.pivoted else "boot root"
     log.warning(f"on_failure: a shell in the {where}; the container ends with it")
-    environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", **world.outer_environment}
+    given = dict(world.guest_environment) if world.pivoted else world.outer_environment
+    environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", **given}
     try:
         pid = spawn(
             Program(argv=("/bin/sh",), environment=tuple(environment.items()), cwd="/", stdin=0, terminal=os.isatty(0))

@@ -10,6 +10,7 @@ from lcinit import log
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from importlib.machinery import ModuleSpec
+    from sys import UnraisableHookArgs
     from types import TracebackType
 
 
@@ -31,7 +32,6 @@ def close() -> None:
     sys.excepthook = show_exception
     sys.unraisablehook = show_unraisable
     _warnings.filters[:] = [("ignore", None, Warning, None, 0)]  # a warning is shown with its line of source
-    _warnings._filters_mutated()
 
 
 def show_unraisable(what: UnraisableHookArgs) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 import sys
 
 from lcinit import __version__
-from lcinit.errors import EX_NOPERM, UsageError
+from lcinit.errors import EX_NOPERM, SystemFailure, UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,6 +38,9 @@ code is the guest's.
 example: start a guest that stands in /mnt/root, in namespaces of its own
   unshare --fork --pid --mount --net lcinit init
 """
+
+# fs.nr_open as the kernel has it; where libc lacks close_range(2) each number below is a call of its own
+_PAST_ANY_DESCRIPTOR = 1 << 20
 
 RUNLEVELS = frozenset("0123456SsQqUuabc")
 
@@ -82,6 +87,7 @@ def run(args: list[str], program: str) -> int:
             f"this is process {os.getpid()}, not PID 1 of a container",
             hint="start it as the container's init, or give --no-pid1; `init RUNLEVEL` talks to a running init",
         )
+    _take_streams()
     # from here on no signal is lost: all wait, blocked, until there is something that reads them
     signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     from lcinit.boot.reading import Reading
@@ -89,8 +95,33 @@ def run(args: list[str], program: str) -> int:
     reading = Reading(config)
     from lcinit.boot import boot
 
-    sys.stdout.flush()
+    if sys.stdout is not None:  # None where PID 1 was started without one
+        sys.stdout.flush()
     return boot.init(reading, tuple(rest), override_exec=override)
+
+
+def _take_streams() -> None:
+    """Have three standard streams that lead nowhere else, and no other descriptor that PID 1 was started with.
+
+    A stream that is missing would be the next thing that is opened, and the guest would be given that; a directory
+    would be the guest's way out of its root (CVE-2024-21626), as would one of a higher number that a link names.
+    """
+    os.closerange(3, _PAST_ANY_DESCRIPTOR)
+    for fd in (0, 1, 2):
+        try:
+            taken = not stat.S_ISDIR(os.fstat(fd).st_mode)
+        except OSError as error:
+            if error.errno != errno.EBADF:
+                raise
+            taken = False
+        if not taken:
+            try:
+                null = os.open("/dev/null", os.O_RDWR)
+            except OSError as error:
+                raise SystemFailure.from_os_error("open /dev/null for a standard stream", error) from error
+            os.dup2(null, fd, inheritable=True)
+            if null != fd:
+                os.close(null)
 
 
 def _refuse_setuid() -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import sys
 
+from lcinit import log
 from lcinit.errors import SystemFailure
 
 TYPE_CHECKING = False
@@ -49,8 +50,20 @@ def new_loop() -> AbstractEventLoop:
         except ImportError:
             pass
         else:
-            return uvloop.new_event_loop()
-    return asyncio.new_event_loop()
+            return _quiet(uvloop.new_event_loop())
+    return _quiet(asyncio.new_event_loop())
+
+
+def _quiet(loop: AbstractEventLoop) -> AbstractEventLoop:
+    """Errors in callbacks go to the log: asyncio's own way prints lines of source, from files of the guest by then."""
+    loop.set_exception_handler(_log_error)
+    return loop
+
+
+def _log_error(_loop: AbstractEventLoop, context: dict[str, Any]) -> None:
+    error = context.get("exception")
+    what = "" if error is None else f": {type(error).__name__}: {error}"
+    log.error(f"unexpected, on the event loop: {context.get('message')}{what}")
 
 
 def run(coroutine: Coroutine[Any, None, T]) -> T:

@@ -114,7 +114,8 @@ def _place_streams(program: Program, report: int) -> int:
     import fcntl
 
     report = fcntl.fcntl(report, fcntl.F_DUPFD_CLOEXEC, 10)
-    stdin = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC) if program.stdin is None else program.stdin
+    # O_NONBLOCK: a command that ran before in the guest root may have left a FIFO there
+    stdin = os.open("/dev/null", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC) if program.stdin is None else program.stdin
     sources = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 10) for fd in (stdin, program.stdout, program.stderr)]
     for target, source in enumerate(sources):
         os.dup2(source, target, inheritable=True)
