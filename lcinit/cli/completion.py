@@ -1,0 +1,187 @@
+"""`lcinit completion bash`: completion for lcinit and its other names, generated from one table.
+
+A test compares the table with every command's --help, so that neither can change alone.
+"""
+
+from __future__ import annotations
+
+from lcinit.cli.arguments import tool_parser
+from lcinit.cli.main import CALLED, COMMANDS
+from lcinit.control.initctl import RUNLEVELS
+from lcinit.record import Record
+
+_DESCRIPTION = """\
+Print the completion for a shell: commands, options, and what their values are (files, directories, runlevels,
+signals). It also completes for the names that lcinit has through links."""
+
+_EPILOG = """\
+examples:
+  source <(lcinit completion bash)
+  lcinit completion bash > /etc/bash_completion.d/lcinit
+
+exit status: 0, or 64 for a shell that is not known.
+"""
+
+
+class Completion(Record):
+    """What may follow a command.
+
+    `options`: option → kind of its value, "" for none. `arguments`: the kinds of the arguments, the last of which
+    repeats if `repeats`. Kinds: file, directory, command, signal, runlevel, map, word (anything, so nothing is
+    offered), or the words themselves after a
+    colon (`runlevel:WORD` offers both). From argument number `foreign` on, options are another program's.
+    """
+
+    options: tuple[tuple[str, str], ...] = ()
+    arguments: tuple[str, ...] = ()
+    repeats: bool = False
+    foreign: int | None = None
+
+
+COMMON = ("--help", "--version")
+_INITCTL = Completion(options=(("--fifo", "file"), ("-t", "word"), ("-e", "word")), arguments=("runlevel",))
+
+TABLE = {
+    "init": Completion(
+        options=(("--config", "file"), ("--override-exec", ""), ("--no-pid1", "")),
+        arguments=("runlevel", "word"),
+        repeats=True,
+        foreign=1,
+    ),
+    "plan": Completion(
+        options=(("--config", "file"), ("--json", ""), ("--override-exec", "")), arguments=("word",), repeats=True
+    ),
+    "check": Completion(options=(("--json", ""),), arguments=("file",), repeats=True),
+    "schema": Completion(options=(("--json", ""),)),
+    "doctor": Completion(options=(("--json", ""), ("--config", "file"))),
+    "overlay": Completion(
+        options=(("--path", "directory"), ("--cache", "directory")), arguments=("directory",), repeats=True
+    ),
+    "mount-idmapped": Completion(
+        options=(("--map-mount", "map"), ("--map-caller", "map"), ("--recursive", "")),
+        arguments=("file", "file", "command", "file"),
+        repeats=True,
+        foreign=3,
+    ),
+    "tolerant": Completion(arguments=("file", "file"), repeats=True, foreign=1),
+    "initctl": _INITCTL.replace(arguments=("runlevel:serve",)),
+    "initctl serve": Completion(
+        options=(
+            ("--pid", "word"),
+            ("--fifo", "file"),
+            ("--poweroff", "signal"),
+            ("--halt", "signal"),
+            ("--reboot", "signal"),
+        )
+    ),
+    "telinit": _INITCTL,
+    "links": Completion(options=(("--program", "file"),), arguments=("directory",)),
+    "image": Completion(options=(("--suite", "word"), ("--mirror", "word")), arguments=("directory",)),
+    "demo": Completion(options=(("--shell", ""), ("--steps", ""), ("--show-config", ""))),
+    "completion": Completion(arguments=(":bash",)),
+}
+
+_FUNCTIONS = """\
+_lcinit_offer() {  # KIND: fill COMPREPLY with what begins like $cur
+    case $1 in
+        file) compopt -o filenames 2>/dev/null; mapfile -t COMPREPLY < <(compgen -f -- "$cur") ;;
+        directory) compopt -o filenames 2>/dev/null; mapfile -t COMPREPLY < <(compgen -d -- "$cur") ;;
+        command) mapfile -t COMPREPLY < <(compgen -c -- "$cur") ;;
+        signal) mapfile -t COMPREPLY < <(compgen -A signal -- "$cur" | grep '^SIG') ;;
+        runlevel) mapfile -t COMPREPLY < <(compgen -W '%(runlevels)s' -- "$cur") ;;
+        runlevel:*) mapfile -t COMPREPLY < <(compgen -W "%(runlevels)s ${1#runlevel:}" -- "$cur") ;;
+        map) compopt -o nospace 2>/dev/null; mapfile -t COMPREPLY < <(compgen -W 'u: g: b: /proc/' -- "$cur") ;;
+        :*) mapfile -t COMPREPLY < <(compgen -W "${1#:}" -- "$cur") ;;
+    esac
+}
+
+_lcinit_value() {  # COMMAND OPTION: print the kind of the option's value; fails for one that takes none
+    case $1/$2 in
+%(values)s
+        *) return 1 ;;
+    esac
+}
+
+_lcinit() {
+    local command index=1 argument=0 i word kind options='' arguments='' repeats='' foreign=99
+    local cur=${COMP_WORDS[COMP_CWORD]} prev='' before=$COMP_CWORD
+    COMPREPLY=()
+    # bash splits --option=value at the equals sign
+    if [[ $cur == = ]]; then cur=''; before=$((before + 1)); fi
+    if ((before >= 2)) && [[ ${COMP_WORDS[before - 1]} == = ]]; then prev=${COMP_WORDS[before - 2]}
+    elif ((before >= 1)); then prev=${COMP_WORDS[before - 1]}; fi
+    command=${COMP_WORDS[0]##*/}
+    if [[ $command == lcinit ]]; then
+        if ((COMP_CWORD == 1)); then
+            mapfile -t COMPREPLY < <(compgen -W '%(commands)s %(common)s' -- "$cur")
+            return
+        fi
+        command=${COMP_WORDS[1]} index=2
+    fi
+    if [[ $command == initctl && ${COMP_WORDS[index]} == serve ]] && ((COMP_CWORD > index)); then
+        command='initctl serve' index=$((index + 1))
+    fi
+    case $command in
+%(cases)s
+        *) return ;;
+    esac
+    local ended=''
+    for ((i = index; i < COMP_CWORD; i++)); do
+        word=${COMP_WORDS[i]}
+        if [[ $word == = ]]; then continue; fi
+        if [[ -z $ended && $word == -- ]]; then ended=1
+        elif [[ -z $ended && $word == -* ]] && ((argument < foreign)); then
+            if _lcinit_value "$command" "$word" >/dev/null; then
+                if [[ ${COMP_WORDS[i + 1]} == = ]]; then i=$((i + 2)); else i=$((i + 1)); fi
+            fi
+        else argument=$((argument + 1)); fi
+    done
+    if [[ -z $ended ]] && ((argument < foreign)); then
+        if kind=$(_lcinit_value "$command" "$prev"); then _lcinit_offer "$kind"; return; fi
+        if [[ $cur == -* ]]; then
+            mapfile -t COMPREPLY < <(compgen -W "$options %(common)s" -- "$cur")
+            return
+        fi
+    fi
+    local -a kinds
+    read -ra kinds <<<"$arguments"
+    if ((argument < ${#kinds[@]})); then _lcinit_offer "${kinds[argument]}"
+    elif [[ -n $repeats ]]; then _lcinit_offer "${kinds[-1]}"; fi
+}
+
+complete -F _lcinit %(names)s
+"""
+
+
+def bash() -> str:
+    """The completion script."""
+    values, cases = [], []
+    for name, completion in TABLE.items():
+        for option, kind in completion.options:
+            if kind:
+                values.append(f"        '{name}/{option}') echo {kind} ;;")
+        words = [f"options='{' '.join(option for option, _ in completion.options)}'"]
+        if completion.arguments:
+            words.append(f"arguments='{' '.join(completion.arguments)}'")
+        if completion.repeats:
+            words.append("repeats=1")
+        if completion.foreign is not None:
+            words.append(f"foreign={completion.foreign}")
+        cases.append(f"        '{name}') {' '.join(words)} ;;")
+    return "# bash completion of lcinit; made by `lcinit completion bash`\n\n" + _FUNCTIONS % {
+        "runlevels": " ".join(RUNLEVELS),
+        "values": "\n".join(values),
+        "cases": "\n".join(cases),
+        "commands": " ".join(COMMANDS),
+        "common": " ".join(COMMON),
+        "names": " ".join(("lcinit", *CALLED)),
+    }
+
+
+def run(args: list[str], program: str = "lcinit completion") -> int:
+    """Print it; 0. Raises UsageError."""
+    parser = tool_parser(program, _DESCRIPTION, _EPILOG, "bash")
+    parser.add_argument("shell", metavar="SHELL", choices=("bash",), help="the shell: bash")
+    parser.parse_args(args)
+    print(bash(), end="")
+    return 0
