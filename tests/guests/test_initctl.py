@@ -1,0 +1,138 @@
+"""initctl: true: a handed-over guest obeys runlevels 0 and 6, by the words that its own init understands."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+
+import pytest
+
+from tests.guests.test_handoff import (
+    MAPPED,
+    PLAIN,
+    POWEROFF_DEATH,
+    REBOOT_DEATH,
+    SUCCESS,
+    boot,
+    shifted_layer,
+)
+from tests.lab.container import Container
+from tests.lab.probe import await_probe
+
+UP = "echo up\n"
+KEEPER_PSS_KIB = 9 * 1024
+
+
+def ask(running: Container, runlevel: str) -> None:
+    """`lcinit initctl` from outside, through the guest's root."""
+    fifo = f"/proc/{running.pid1()}/root/dev/initctl"
+    command = [sys.executable, "-m", "lcinit", "initctl", "--fifo", fifo, runlevel]
+    subprocess.run(command, check=True, timeout=10)
+
+
+def keeper_of(running: Container) -> int:
+    """The outer PID of the helper that serves the guest."""
+    from tests.lab.container import descendants
+
+    assert running.process is not None
+    for pid in descendants(running.process.pid):
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            if file.read().startswith(b"@lcinit"):
+                return pid
+    raise AssertionError("no keeper")
+
+
+@pytest.mark.parametrize(
+    ("name", "mapped", "runlevel", "status"),
+    [
+        ("systemd262", False, "0", POWEROFF_DEATH),
+        ("systemd262", False, "6", REBOOT_DEATH),
+        ("systemd262", True, "0", SUCCESS),
+        ("systemd262", True, "6", SUCCESS),
+        ("systemd252", False, "6", REBOOT_DEATH),
+        ("busybox", False, "0", POWEROFF_DEATH),
+        ("busybox", False, "6", REBOOT_DEATH),
+        ("busybox", True, "0", SUCCESS),
+    ],
+)
+def test_runlevels_end_the_guest_in_its_own_words(
+    name: str,
+    mapped: bool,
+    runlevel: str,
+    status: int,
+    boot_root: str,
+    guest_root: Callable[[str], str],
+    container: Callable[..., Container],
+    tmp_path: object,
+) -> None:
+    layer = shifted_layer(f"{tmp_path}/layer", name, UP, mapped=mapped, after=None)
+    config = (MAPPED if mapped else PLAIN) + "initctl: true\n"
+    running = boot(container, boot_root, guest_root(name), layer, config)
+    await_probe(running, 20)
+    ask(running, runlevel)
+    assert running.wait(30).status == status
+
+
+def test_the_keeper_is_small_and_the_fifo_the_guests(
+    boot_root: str, guest_root: Callable[[str], str], container: Callable[..., Container], tmp_path: object
+) -> None:
+    layer = shifted_layer(
+        f"{tmp_path}/layer", "systemd262", "stat -c 'fifo %u %a %F' /dev/initctl\n", mapped=True, after=None
+    )
+    running = boot(container, boot_root, guest_root("systemd262"), layer, MAPPED + "initctl: true\n")
+    assert await_probe(running, 20).value("fifo") == "0 600 fifo"
+    with open(f"/proc/{keeper_of(running)}/smaps_rollup") as file:
+        pss = next(int(line.split()[1]) for line in file if line.startswith("Pss:"))
+    assert pss <= KEEPER_PSS_KIB
+
+
+def test_lxc_sees_a_reboot_as_one(
+    boot_root: str, guest_root: Callable[[str], str], container: Callable[..., Container], tmp_path: object
+) -> None:
+    layer = shifted_layer(f"{tmp_path}/layer", "systemd262", UP, mapped=False, after=None)
+    running = container("lxc").start(
+        boot_root, guest_root=guest_root("systemd262"), config=PLAIN + "initctl: true\n", binds=[(layer, "/mnt/layer")]
+    )
+    await_probe(running, 20)
+    first, seen = running.pid1(), len(running.console())
+    ask(running, "6")
+    await_probe(running, 30, start=seen)
+    assert running.pid1() != first
+    ask(running, "0")
+    assert running.wait(30).status == 0
+
+
+@pytest.mark.parametrize("mode", ["initctl", "signal"])
+def test_virsh_shutdown_ends_a_guest_under_libvirt(
+    mode: str,
+    boot_root: str,
+    guest_root: Callable[[str], str],
+    container: Callable[..., Container],
+    tmp_path: object,
+) -> None:
+    layer = shifted_layer(
+        f"{tmp_path}/layer", "busybox" if mode == "signal" else "systemd262", UP, mapped=True, after=None
+    )
+    # SIGTERM, which is what --mode signal sends, is reboot to busybox: with an id map it ends the guest too
+    running = container("libvirt")
+    running.mode = mode  # type: ignore[attr-defined]
+    guest = guest_root("busybox" if mode == "signal" else "systemd262")
+    running.start(boot_root, guest_root=guest, config=MAPPED + "initctl: true\n", binds=[(layer, "/mnt/layer")])
+    await_probe(running, 20)
+    running.poweroff()
+    assert running.wait(30).reason == "shutdown"
+
+
+def test_the_plan_says_that_a_mapped_guest_cannot_reboot(
+    boot_root: str, guest_root: Callable[[str], str], container: Callable[..., Container]
+) -> None:
+    running = container("unshare").start(
+        boot_root,
+        guest_root=guest_root("systemd262"),
+        config="id_map: {users: 0 1000000 65536}\ninitctl: true\n",
+        init="/usr/lib/lcinit/bin/lcinit",
+        args=["plan"],
+    )
+    running.expect("runlevel 6 ends it", 20)
+    assert running.wait().status == 0
