@@ -147,7 +147,8 @@ def become_keeper(world: World, step: s.ExecInit, descriptors: dict[str, int]) -
     for number, (name, fd) in enumerate(moved, start=3):
         os.dup2(fd, number, inheritable=True)
         numbers[name] = number
-    process.close_range(3 + len(numbers))
+    # the channel to the leader too, which learns by its end that the exec succeeded
+    process.close_range(3 + len(numbers), flags=process.CLOSE_RANGE_CLOEXEC)
     signals.reset_signals()
     environment = {"PATH": "/usr/bin:/bin"}
     try:

@@ -55,10 +55,19 @@ class Helper:
         reply = self.channel.recv(_LARGEST)
         if not reply:
             raise SystemFailure("the helper ended before it had answered", hint="see the lines above")
+        self._raise(reply)
+
+    def _raise(self, reply: bytes) -> None:
         code, _, rest = reply.decode("utf-8", "replace").partition("\0")
         if code != "0":
             message, _, hint = rest.partition("\0")
             raise LcinitError(message, hint=hint, exit_code=int(code))
+
+    def wait_for_exec(self) -> None:
+        """Return once the helper is another program, which closes its end; raises what kept it from that."""
+        reply = self.channel.recv(_LARGEST)
+        if reply:
+            self._raise(reply)
 
     def close(self) -> None:
         """No more requests: the helper ends by itself."""
@@ -74,6 +83,8 @@ def start(perform: Perform) -> Helper:
         try:
             ours.close()
             _serve(theirs, perform, leader)
+        except (BrokenPipeError, ConnectionResetError):
+            pass  # the leader has given up, and said why
         except BaseException:
             guard.show_exception(*sys.exc_info())
         finally:

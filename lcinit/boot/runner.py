@@ -159,6 +159,7 @@ class Runner:
         world.helper.send(number, tuple(handed))
         for fd in handed:
             os.close(fd)
+        world.helper.wait_for_exec()
 
     def _perform(self, number: int, descriptors: list[int]) -> None:
         """In the helper: the part of a step that is done outside. Raises LcinitError, as in the leader."""
