@@ -28,8 +28,8 @@ class Completion(Record):
 
     `options`: option → kind of its value, "" for none. `arguments`: the kinds of the arguments, the last of which
     repeats if `repeats`. Kinds: file, directory, command, signal, runlevel, map, word (anything, so nothing is
-    offered), or the words themselves after a
-    colon (`runlevel:WORD` offers both). From argument number `foreign` on, options are another program's.
+    offered), or the words themselves after a colon (`runlevel:WORD` offers both). From argument number `foreign` on,
+    counted from 0, options are another program's.
     """
 
     options: tuple[tuple[str, str], ...] = ()

@@ -104,13 +104,12 @@ def as_text(found: tuple[Finding, ...], width: int) -> str:
             if finding.group == group:
                 lines += _lines(finding, column, width)
     blocking = [finding.subject for finding in found if finding.blocks]
+    weaker = [finding.subject for finding in found if finding.verdict != "ok"]
     if blocking:
         text = f"A handoff with an id map does not work here. Missing: {', '.join(blocking)}."
     else:
-        weaker = sum(finding.verdict != "ok" for finding in found)
-        text = "A handoff with an id map works here" + (
-            f"; {weaker} things are weaker than they could be." if weaker else "."
-        )
+        text = "A handoff with an id map works here."
+        text += f" Weaker than it could be: {', '.join(weaker)}." if weaker else ""
     return "\n".join([*lines, *_wrap(text, "", "", width)]) + "\n"
 
 
