@@ -74,21 +74,7 @@ def _mount(world: World, entry: Mount) -> None:
     else:
         fd = mount.new_mount(entry.type or "", _file_system_options(rest), 0, source=entry.source or entry.type)
     try:
-        userns = None
-        if entry.id_map is not None:
-            from lcinit.supervisor.userns import user_namespace_with
-
-            userns = user_namespace_with(
-                [(r.inside, r.outside, r.size) for r in entry.id_map.users],
-                [(r.inside, r.outside, r.size) for r in entry.id_map.groups],
-            )
-            attributes |= mount.MOUNT_ATTR_IDMAP
-        flags = calls.AT_EMPTY_PATH | (calls.AT_RECURSIVE if recursive else 0)
-        try:
-            mount.mount_setattr(fd, "", flags, attr_set=attributes | mount.MOUNT_ATTR_NODEV, userns_fd=userns)
-        finally:
-            if userns is not None:
-                os.close(userns)
+        mounts.set_id_map(fd, entry.id_map, attributes | mount.MOUNT_ATTR_NODEV, recursive=recursive)
         directory = stat.S_ISDIR(os.fstat(fd).st_mode)
         target = _target(world, entry.target.strip("/"), directory=directory)
         try:

@@ -10,6 +10,11 @@ from lcinit.boot.world import World
 from lcinit.errors import SystemFailure
 from lcinit.linux import calls, files, mount, namespaces
 from lcinit.plan import steps as s
+from lcinit.supervisor.userns import user_namespace_with
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from lcinit.config.values import IdMap
 
 ATTRIBUTES = {
     "ro": mount.MOUNT_ATTR_RDONLY,
@@ -57,10 +62,39 @@ def attach_root(world: World, step: s.AttachRoot) -> None:
     )
     try:
         mount.mount_setattr(clone, "", calls.AT_EMPTY_PATH | calls.AT_RECURSIVE, attr_set=mount.MOUNT_ATTR_NODEV)
+        if step.id_map is not None:
+            _shift_owners(clone, step)
         mount.move_mount(clone, "", world.root_fd, "", mount.MOVE_MOUNT_F_EMPTY_PATH | mount.MOVE_MOUNT_T_EMPTY_PATH)
     finally:
         os.close(clone)
     world.reopen_root()
+
+
+def _shift_owners(clone: int, step: s.AttachRoot) -> None:
+    """The root's own mount, not those below it, becomes idmapped."""
+    try:
+        set_id_map(clone, step.id_map)
+    except OSError as error:
+        raise SystemFailure.from_os_error(
+            f"mount {step.path} idmapped",
+            error,
+            hint="its file system cannot; shift the owners in the image, or put the overlay over an idmapped layer",
+        ) from error
+
+
+def set_id_map(mount_fd: int, id_map: IdMap | None, attributes: int = 0, *, recursive: bool = False) -> None:
+    """Set attributes of a detached mount, and its owners' shift where there is one (mount_setattr(2))."""
+    flags = calls.AT_EMPTY_PATH | (calls.AT_RECURSIVE if recursive else 0)
+    if id_map is None:
+        mount.mount_setattr(mount_fd, "", flags, attr_set=attributes)
+        return
+    userns = user_namespace_with(
+        [(r.inside, r.outside, r.size) for r in id_map.users], [(r.inside, r.outside, r.size) for r in id_map.groups]
+    )
+    try:
+        mount.mount_setattr(mount_fd, "", flags, attr_set=attributes | mount.MOUNT_ATTR_IDMAP, userns_fd=userns)
+    finally:
+        os.close(userns)
 
 
 def attach(mount_fd: int, target_fd: int) -> None:

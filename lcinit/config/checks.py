@@ -21,6 +21,7 @@ _DONE_BY_SETUP: Final[dict[str, Any]] = {
     "fstab": None,
     "capabilities": Capabilities(),
     "root.read_only": False,
+    "root.id_map": False,
 }
 """What the set-up does, and what each key reads into where it asks for nothing."""
 
@@ -62,12 +63,18 @@ def _set_up(reading: Reading) -> None:
 
 
 def _root(reading: Reading) -> None:
+    if _given(reading, "root.id_map", False) and reading.value("id_map", None) is None:
+        _refuse(
+            reading, "root.id_map", "there is no id_map to mount the guest root by", "write id_map, or leave it out"
+        )
     if reading.value("root.path", "") is not None:
         return
     if _given(reading, "root.mode", "none"):
         _refuse(reading, "root.mode", "there is no guest root to enter: root.path is null", "write none, or a path")
     if _given(reading, "root.read_only", False):
         _refuse(reading, "root.read_only", "there is no guest root: root.path is null", "leave it out, or write a path")
+    if _given(reading, "root.id_map", False):
+        _refuse(reading, "root.id_map", "there is no guest root: root.path is null", "leave it out, or write a path")
 
 
 def _network(reading: Reading) -> None:

@@ -52,12 +52,12 @@ _LATER: Final = "it needs exec.mode: tolerant, which a later version brings; lea
 _NO_GUEST_ROOT: Final = Root(path=None, mode="none")
 
 _ROOT: Final = Forms(
-    "an absolute path, {path, mode, read_only}, or null",
+    "an absolute path, {path, mode, read_only, id_map}, or null",
     Exactly(None, _NO_GUEST_ROOT),
     Then(ROOT_PATH, lambda path: Root(path=path)),
     Fields(
         Root,
-        "{path, mode, read_only}",
+        "{path, mode, read_only, id_map}",
         Field(
             "path", Forms("an absolute path or null", NOTHING, ROOT_PATH), "The guest root; null keeps the boot root."
         ),
@@ -67,6 +67,7 @@ _ROOT: Final = Forms(
             "How the guest root becomes /; null is none.",
         ),
         Field("read_only", Flag(), "Mount the guest root read-only."),
+        Field("id_map", Flag(), "Mount the guest root idmapped, by the same ranges as id_map."),
         finish=lambda values, _node, _path, _reading: Root(**_root_values(values)),
     ),
 )

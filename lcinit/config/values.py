@@ -55,11 +55,15 @@ class Command(Record):
 
 
 class Root(Record):
-    """The guest root; `path` None means that the boot root is kept (`mode` is then none)."""
+    """The guest root; `path` None means that the boot root is kept (`mode` is then none).
+
+    With `id_map` its files, owned by 0 and up as in any image, are mounted as the ids that the guest's map gives them.
+    """
 
     path: str | None = "/mnt/root"
     mode: RootMode = "pivot"
     read_only: bool = False
+    id_map: bool = False
 
 
 class Devices(Record):

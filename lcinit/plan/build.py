@@ -154,7 +154,8 @@ class _Builder:
         config = self.config
         if self.root != "/":
             why = "a device node in the guest's own files must not open an outer device"
-            self._add(s.AttachRoot(phase="setup", path=self.root, why=why))
+            id_map = config.id_map if config.root.id_map else None
+            self._add(s.AttachRoot(phase="setup", path=self.root, id_map=id_map, why=why))
         self._cgroup()
         owner = (("uid", str(self.owner[0])), ("gid", str(self.owner[1])))
         self._mount("proc", "proc", "outside", attributes=("nosuid", "nodev", "noexec"), why="PID namespace is not new")

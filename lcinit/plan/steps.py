@@ -104,14 +104,15 @@ class CheckInit(Step):
 
 
 class AttachRoot(Step):
-    """The guest root becomes a mount of its own, without device nodes."""
+    """The guest root becomes a mount of its own, without device nodes; `id_map` shifts its files' owners."""
 
     kind = "attach-root"
     path: str
+    id_map: IdMap | None = None
 
     def what(self) -> str:
         """The mount and its flags."""
-        return "bind the guest root to itself, nodev"
+        return "bind the guest root to itself, nodev" + (", idmapped" if self.id_map else "")
 
     def where(self) -> str:
         """The guest root."""
