@@ -33,6 +33,7 @@ USEFUL_CAPABILITIES = {
 
 GRANT = "have the manager allow it: its seccomp filter, its capabilities, or run it privileged"
 KERNEL = "run a kernel that has it"
+NO_CHROOT = "start lcinit from a root that is a mount point (no chroot)"
 
 TRIALS = {
     "mount-namespace": Meaning(
@@ -68,7 +69,7 @@ TRIALS = {
     "pivot_root": Meaning(
         what="pivot_root",
         lost="root.mode pivot cannot be used",
-        remedy="start lcinit from a root that is a mount point (no chroot)",
+        remedy=NO_CHROOT,
         needed=True,
     ),
     "mknod": Meaning(

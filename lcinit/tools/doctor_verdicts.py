@@ -12,6 +12,7 @@ from lcinit.tools.doctor_meanings import (
     GRANT,
     KERNEL,
     NEEDED_CAPABILITIES,
+    NO_CHROOT,
     PARTS,
     TRIALS,
     USEFUL_CAPABILITIES,
@@ -131,6 +132,8 @@ def _of_trial(examined: Examination, trial: Trial) -> Finding:
 def _remedy(machine: Machine, trial: Trial, meaning: Meaning) -> str:
     if trial.number == errno.ENOSPC:
         return "raise /proc/sys/user/max_*_namespaces, here and in every outer user namespace"
+    if trial.number == errno.EINVAL and trial.error.startswith("mount_setattr") and "idmap" not in trial.name:
+        return NO_CHROOT  # "/" is no mount point whose propagation could be changed
     if trial.number == errno.EPERM and not machine.can("sys_admin"):
         return "run as root with CAP_SYS_ADMIN"
     if trial.number in (errno.ENOSYS, errno.ENODEV) and meaning.remedy == GRANT:
