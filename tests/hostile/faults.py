@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from tests.hostile.attempt import Outcome, outcome, start
@@ -20,7 +21,7 @@ INIT = 'execve("/sbin/init"'
 WRAPPED = (
     *("unshare", "setns", "fsopen", "fsconfig", "fsmount", "open_tree", "move_mount", "mount_setattr", "umount2"),
     *("pivot_root", "openat2", "fstatfs", "prctl", "capget", "capset", "close_range", "keyctl", "sethostname"),
-    *("ioctl", "rt_sigprocmask", "signalfd4", "socket", "setsockopt", "sendto", "recvfrom", "setfsuid", "setfsgid"),
+    *("ioctl", "signalfd4", "socket", "setsockopt", "sendto", "recvfrom", "setfsuid", "setfsgid"),
     *("pidfd_open", "mknodat", "mkdirat", "symlinkat", "fchownat", "fchmodat", "fchown", "setgroups", "setresuid"),
     *("setresgid", "chdir", "fchdir", "socketpair", "execve"),
 )
@@ -69,13 +70,27 @@ def read_logs(container: Container) -> dict[str, list[str]]:
     return found
 
 
+def programs_run(logs: dict[str, list[str]]) -> set[str]:
+    """What was executed from the start of lcinit on, by it and by everything below it."""
+    mark = re.compile(r'execve\("([^"]+)".* = 0$')
+    found: set[str] = set()
+    for lines in logs.values():
+        begin = next((index for index, line in enumerate(lines) if INIT in line), None)
+        of_lab = begin is None and any("starter.py" in line for line in lines)
+        if not of_lab:
+            found |= {match[1] for line in lines[begin or 0 :] if (match := mark.match(line))}
+    return found
+
+
 def leader_of(logs: dict[str, list[str]]) -> str:
     """The process that was lcinit, PID 1."""
     return next(pid for pid, lines in logs.items() if any(INIT in line for line in lines))
 
 
 def points(config: str, **options: Any) -> list[Point]:
-    """Every call of the leader and of the helper between the start of lcinit and the exec of the guest's init."""
+    """Every call of the leader between the start of lcinit and the exec of the guest's init, and of the helper those
+    that can fail alone: no other process makes as many of that call.
+    """
     with start(config, driver=traced_with("-e", f"trace={','.join((*WRAPPED, 'clone'))}"), **options) as container:
         done = outcome(container, 60)
         logs = read_logs(container)
@@ -83,13 +98,22 @@ def points(config: str, **options: Any) -> list[Point]:
     leader = leader_of(logs)
     lines = logs[leader]
     begin = next(index for index, line in enumerate(lines) if INIT in line) + 1
-    end = next(index for index, line in enumerate(lines) if line.startswith('execve("/bin/sh", ["/bin/sh", "-c"'))
+    end = next(index for index, line in enumerate(lines) if index > begin and line.startswith("execve("))
     found = list(_points("leader", lines, begin, end + 1))
     for pid, others in logs.items():
         if any("PR_SET_PDEATHSIG, SIGKILL" in line for line in others) and pid != leader and _is_fork(others):
             stop = next((i for i, line in enumerate(others) if line.startswith("execve(")), len(others))
-            found += _points("helper", others, 0, stop)
+            most = _most_calls(lines for other, lines in logs.items() if other != pid)
+            found += [p for p in _points("helper", others, 0, stop) if p.number > most.get(p.call, 0)]
     return found
+
+
+def _most_calls(logs: Iterable[list[str]]) -> Counter[str]:
+    """Of each call the greatest number that one process makes."""
+    most: Counter[str] = Counter()
+    for lines in logs:
+        most |= Counter(line.partition("(")[0] for line in lines)
+    return most
 
 
 def _is_fork(lines: list[str]) -> bool:
@@ -130,3 +154,11 @@ def boot_with_fault(config: str, point: Point, error: str, **options: Any) -> tu
                 call, _, rest = line.partition("(")
                 failed.append(kind_of(call, rest))
     return done, failed
+
+
+def first_and_last(found: Iterable[Point]) -> list[Point]:
+    """Of every kind of call in each process the first occurrence and the last."""
+    kinds: dict[tuple[str, str], list[Point]] = {}
+    for point in found:
+        kinds.setdefault((point.process, point.kind), []).append(point)
+    return [point for each in kinds.values() for point in dict.fromkeys((each[0], each[-1]))]
