@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import errno
 import os
-import stat
 import sys
 
 from lcinit import __version__
@@ -101,27 +99,22 @@ def run(args: list[str], program: str) -> int:
 
 
 def _take_streams() -> None:
-    """Have three standard streams that lead nowhere else, and no other descriptor that PID 1 was started with.
+    """Have three standard streams, and no other descriptor that PID 1 was started with.
 
-    A stream that is missing would be the next thing that is opened, and the guest would be given that; a directory
-    would be the guest's way out of its root (CVE-2024-21626), as would one of a higher number that a link names.
+    A stream that is missing would be the next thing that is opened, and the guest would be given that. An outer
+    directory of any number would be a way out of its root, by a link to /proc/self/fd/N where PID 1 follows links
+    (CVE-2024-21626). Python itself does not start with a directory as a standard stream.
     """
     os.closerange(3, _PAST_ANY_DESCRIPTOR)
     for fd in (0, 1, 2):
         try:
-            taken = not stat.S_ISDIR(os.fstat(fd).st_mode)
-        except OSError as error:
-            if error.errno != errno.EBADF:
-                raise
-            taken = False
-        if not taken:
+            os.fstat(fd)
+        except OSError:
             try:
-                null = os.open("/dev/null", os.O_RDWR)
+                null = os.open("/dev/null", os.O_RDWR)  # takes the lowest number that is free: this one
             except OSError as error:
                 raise SystemFailure.from_os_error("open /dev/null for a standard stream", error) from error
-            os.dup2(null, fd, inheritable=True)
-            if null != fd:
-                os.close(null)
+            os.set_inheritable(null, True)
 
 
 def _refuse_setuid() -> None:
