@@ -11,6 +11,7 @@ import os
 import struct
 import sys
 
+from lcinit import log
 from lcinit.boot import guard
 from lcinit.errors import LcinitError, SystemFailure
 from lcinit.linux import process
@@ -85,6 +86,8 @@ def start(perform: Perform) -> Helper:
             _serve(theirs, perform, leader)
         except (BrokenPipeError, ConnectionResetError):
             pass  # the leader has given up, and said why
+        except OSError as error:
+            log.error(f"the helper cannot go on: {error.strerror or error}")
         except BaseException:
             guard.show_exception(*sys.exc_info())
         finally:
