@@ -72,8 +72,10 @@ def main(argv: list[str]) -> int:
     try:
         return tool(name).run(arguments, program)
     except LcinitError as error:
+        # the problems of a file stand bare: their lines begin with the place, which editors jump to
+        prefix = "" if hasattr(error, "problems") else f"{program}: "
         for line in str(error).split("\n"):
-            print(f"{program}: {line}", file=sys.stderr)
+            print(f"{prefix}{line}", file=sys.stderr)
         return error.exit_code
     except BrokenPipeError:
         # whoever read our output has seen enough; keep the interpreter from complaining at its end
