@@ -161,7 +161,7 @@ class Warden:
             finally:
                 os.close(hierarchy)
         except PermissionError as error:
-            hint = "lcinit doctor tells what this container lacks"
+            hint = "see lcinit doctor"
             raise SystemFailure.from_os_error("mount anything here", error, hint=hint) from error
         except OSError:
             pass  # no cgroup2 in this kernel or container: the guest goes without
@@ -259,7 +259,7 @@ class Guest:
         try:
             pid, self.pidfd = namespaces.clone3(flags, cgroup_fd=warden.cgroup if warden.cgroup >= 0 else None)
         except OSError as error:
-            hint = "lcinit doctor tells what this container lacks"
+            hint = "see lcinit doctor"
             raise SystemFailure.from_os_error("make namespaces for the guest", error, hint=hint) from error
         if pid == 0:
             try:
@@ -324,7 +324,8 @@ def _be_container(shape: Shape, links: tuple[tuple[str, str], ...], config: str,
         argv = program("init", ("--config", path))
         os.execve(argv[0], argv, {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "TERM": os.environ.get("TERM", "linux")})
     except (OSError, LcinitError) as error:
-        os.write(2, f"lcinit: error: cannot prepare the guest: {error}\n".encode(errors="replace"))
+        why = error.strerror if isinstance(error, OSError) else str(error)
+        os.write(2, f"lcinit: error: cannot prepare the guest: {why}\n".encode(errors="replace"))
 
 
 def _show(guest: Guest, shape: Shape, *, steps: bool) -> int:
@@ -334,7 +335,8 @@ def _show(guest: Guest, shape: Shape, *, steps: bool) -> int:
     booted = time.monotonic() - guest.begun
     report = demo_report.parse(output)
     if "ready" not in report:
-        raise SystemFailure("the guest ended before it was ready", hint="; ".join(errors) or "it said nothing")
+        said = errors[-1].removeprefix("lcinit: ").removeprefix("error: ") if errors else "it said nothing"
+        raise SystemFailure(f"the guest ended before it was ready: {said}", hint="see lcinit doctor")
     print(demo_report.boot(errors, booted, steps=steps), flush=True)
     print(demo_report.seen(report), flush=True)
     print(demo_report.refused(report), flush=True)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 _END_OF_FILE = b"\x04"  # VEOF of a new terminal (termios(3))
 _CHUNK = 4096
+_AGAIN = 0.2  # seconds of silence after the end of input until ctrl-D is typed
 
 
 def relay(master: int, pidfd: int) -> None:
@@ -44,13 +45,18 @@ def relay(master: int, pidfd: int) -> None:
 
 def _copy(master: int, pidfd: int) -> None:
     watched = [0, master, pidfd]
+    ended = False
     while True:
-        ready = select.select(watched, [], [])[0]
+        ready = select.select(watched, [], [], _AGAIN if ended else None)[0]
         if 0 in ready:
             typed = os.read(0, _CHUNK)
+            _write_all(master, typed)
             if not typed:
                 watched.remove(0)
-            _write_all(master, typed or _END_OF_FILE)
+                ended = True
+        if ended and not ready:
+            # said again and again: one that comes while the shell changes the terminal's mode is lost
+            _write_all(master, _END_OF_FILE)
         if master in ready:
             try:
                 shown = os.read(master, _CHUNK)
