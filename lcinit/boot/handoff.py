@@ -37,6 +37,17 @@ def drop_capabilities(world: World, step: s.DropCapabilities) -> None:
 def hand_off(world: World, step: s.ExecInit) -> Never:
     """Exec the guest's init. Raises CommandFailed with 126 or 127 if it cannot be run, and then nothing was lost."""
     guard.close()
+    # what is said after a failure must not go into the guest's pty, whose other end dies with PID 1
+    streams = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3) for fd in (0, 1, 2)]
+    try:
+        _become_init(world, step)
+    except BaseException:
+        for fd, stream in enumerate(streams):
+            os.dup2(stream, fd, inheritable=True)
+        raise
+
+
+def _become_init(world: World, step: s.ExecInit) -> Never:
     who = identity(world.root_fd, step.user, step.group, step.groups)
     _limits(step)
     _console(world)
