@@ -65,8 +65,8 @@ def _lcinit(name: str, site: str, directory: str, environment: dict[str, str], c
     path = os.path.join(directory, f"{len(os.listdir(directory))}.yml")
     with open(path, "w") as file:
         file.write(config)
-    start = f"import sys; sys.path.append({site!r}); from lcinit.cli.main import main; sys.exit(main(['init', *sys.argv[1:]]))"
-    command = [PYTHON, "-I", "-S", "-c", start, "--config", path]
+    start = f"import sys; sys.path.append({site!r}); from lcinit.cli.main import main; sys.exit(main(sys.argv))"
+    command = [PYTHON, "-I", "-S", "-c", start, "init", "--config", path]
     return Peer(name, ["/usr/bin/unshare", *_UNSHARE, *command], environment)
 
 
