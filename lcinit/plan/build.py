@@ -120,6 +120,9 @@ class _Builder:
             self._outside()
             self._namespaces()
             self._inside()
+        elif config.setup.after or config.setup.outside:
+            key = "setup.after" if config.setup.after else "setup.outside"
+            raise ConfigError(f"{key}: setup.mode none makes no namespaces", hint="use setup.before or exec.before")
         self._commands("setup", "setup.after", config.setup.after, "guest namespaces")
         self._commands("setup", "setup.outside", config.setup.outside, "outside")
         self._change_root()
@@ -339,9 +342,9 @@ class _Builder:
             # exec.before runs in the guest root: it gets what the guest gets, and no more
             index = next((i for i, step in enumerate(self.steps) if step.phase == "exec.before"), len(self.steps) - 1)
             self.steps.insert(index, self.steps.pop())
-        if config.id_map is not None and config.initctl is True:
+        if config.id_map is not None:
             self.notes.append(
-                "with an id map the guest cannot reboot(2): runlevel 6 ends it, and the manager sees an exit"
+                "with an id map reboot(2) is refused to the guest: reboot, and runlevel 6, ends it like a poweroff"
             )
         self._add(
             s.ExecInit(

@@ -134,5 +134,5 @@ def test_the_plan_says_that_a_mapped_guest_cannot_reboot(
         init="/usr/lib/lcinit/bin/lcinit",
         args=["plan"],
     )
-    running.expect("runlevel 6 ends it", 20)
+    running.expect("reboot, and runlevel 6, ends it like a poweroff", 20)
     assert running.wait().status == 0
