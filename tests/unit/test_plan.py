@@ -33,7 +33,7 @@ OWN = Cgroup(path="/payload", alone=True, empty=True, root=False, writable=True)
 ETH0 = Interface(name="eth0", hardware=False)
 
 MACHINES = {
-    "unshare": Machine(cgroup=SHARED, interfaces=(ETH0, Interface(name="wg0", hardware=False))),
+    "unshare": Machine(cgroup=SHARED, interfaces=(ETH0, Interface(name="wlan0", hardware=False))),
     "lxc": Machine(
         manager="lxc",
         container="lxc",
