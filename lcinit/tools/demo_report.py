@@ -135,7 +135,7 @@ def refused(report: Report) -> str:
         if result == "WORKED":
             lines.append(f"  {what:<38} IT WORKED, and must not")
         elif result == "ABSENT":
-            lines.append(f"  {what:<38} not tried: the command is not here")
+            lines.append(f"  {what:<38} not tried: this machine has none")
         else:
             lines.append(f"  {what:<38} {_cut(result, WIDTH - 41)}")
             lines += textwrap.wrap(why, WIDTH, initial_indent=" " * 6, subsequent_indent=" " * 6)

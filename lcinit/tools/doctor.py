@@ -14,6 +14,7 @@ from lcinit.errors import EX_CONFIG, EX_OSERR, ConfigError, LcinitError, SystemF
 from lcinit.linux import files
 from lcinit.linux.mountinfo import parse_mountinfo
 from lcinit.plan.build import build, command
+from lcinit.plan.managers import recognise
 from lcinit.tools.doctor_trials import Ids, try_all
 from lcinit.tools.doctor_verdicts import Examination, Finding, Part, handoff_works
 from lcinit.tools.id_ranges import guest_range
@@ -60,7 +61,7 @@ def examine(config_path: str | None) -> Examination:
     ids = _ids(uid_map, gid_map)
     config = load(config_path) if config_path is not None else _default(ids)
     argv = command(config, (), override_exec=False)
-    machine = probe()
+    machine = _as_pid_1(probe())
     if config_path is not None:
         # what happens to stand at the default root is not judged
         machine = machine.replace(guest=look_at_guest(config, argv[0]))
@@ -151,6 +152,21 @@ def type_of(path: str, mounts: list[MountInfo]) -> str:
         if (path == point or f"{path.rstrip('/')}/".startswith(f"{point}/")) and len(point) >= longest:
             best, longest = entry.fstype, len(point)
     return best
+
+
+def _as_pid_1(machine: Machine) -> Machine:
+    """The machine with the manager that PID 1 was told of: a shell in a container does not have its environment."""
+    if machine.pid == 1 or machine.container is not None:
+        return machine
+    try:
+        with open("/proc/1/environ", "rb") as environ:
+            words = environ.read().split(b"\0")
+    except OSError:
+        return machine
+    given = [os.fsdecode(word[10:]) for word in words if word.startswith(b"container=")]
+    if not given:
+        return machine
+    return machine.replace(container=given[0], manager=recognise(given[0]))
 
 
 def _ids(uid_map: str, gid_map: str) -> Ids | None:
