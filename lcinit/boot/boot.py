@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-import os
+import sys
 
 from lcinit import log
+from lcinit.boot import guard
 from lcinit.boot.probe import look_at_guest, probe
+from lcinit.boot.rescue import rescue_shell
 from lcinit.boot.runner import Runner
 from lcinit.boot.world import World
 from lcinit.config.values import Config
-from lcinit.errors import EX_USAGE, LcinitError, SystemFailure
+from lcinit.errors import LcinitError, SystemFailure
 from lcinit.plan.build import build, command
 from lcinit.plan.facts import Machine
 from lcinit.plan.guest import guest_root_owner
 from lcinit.supervisor.loop import run
-from lcinit.supervisor.spawn import Program, spawn
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from lcinit.boot.reading import Reading
     from lcinit.plan.build import Plan
+
+EX_CANNOT_GO_ON = 255
 
 
 def init(reading: Reading, arguments: tuple[str, ...], *, override_exec: bool) -> int:
@@ -39,9 +42,13 @@ def init(reading: Reading, arguments: tuple[str, ...], *, override_exec: bool) -
         run(_boot(world))
     except LcinitError as error:
         log.error(str(error))
-        if world is not None and world.config.exec.on_failure == "shell" and error.exit_code != EX_USAGE:
-            _rescue_shell(world)
+        if world is not None and world.config.exec.on_failure == "shell" and not _stop_was_asked(world):
+            rescue_shell(world)
         return error.exit_code
+    except Exception:
+        # our own mistake: PID 1 cannot go on, and its end is the end of everything it started
+        guard.show_exception(*sys.exc_info())
+        return EX_CANNOT_GO_ON
     raise AssertionError("a plan ends by exec")
 
 
@@ -71,6 +78,10 @@ def root_of(config: Config) -> str:
     return config.root.path if config.root.mode != "none" and config.root.path else "/"
 
 
+def _stop_was_asked(world: World) -> bool:
+    return world.watch is not None and world.watch.stopped_by is not None
+
+
 def _configure_log(config: Config) -> None:
     try:
         log.configure(config.log.level, config.log.format, config.log.file)
@@ -92,19 +103,3 @@ async def _boot(world: World) -> None:
     finally:
         if world.watch is not None:
             world.watch.stop()
-
-
-def _rescue_shell(world: World) -> None:
-    """exec.on_failure: shell. On the console, in whichever root PID 1 is; the boot ends when it does."""
-    where = "guest root" if world.pivoted else "boot root"
-    log.warning(f"on_failure: a shell in the {where}; the container ends with it")
-    given = dict(world.guest_environment) if world.pivoted else world.outer_environment
-    environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", **given}
-    try:
-        pid = spawn(
-            Program(argv=("/bin/sh",), environment=tuple(environment.items()), cwd="/", stdin=0, terminal=os.isatty(0))
-        )
-        while os.waitpid(-1, 0)[0] != pid:
-            continue
-    except (OSError, LcinitError) as error:
-        log.error(f"no rescue shell: {error}")
