@@ -115,11 +115,11 @@ def regular_file(world: World, path: str) -> int:
 
 def refusal(world: World, path: str, error: OSError) -> SystemFailure:
     """The clear line for a mount point that is not what it must be."""
+    hint = "a mount point must be a directory or file of the guest itself, not a symbolic link"
     if error.errno == errno.ELOOP:
         return SystemFailure(
-            f"refused: /{path} in the guest root {world.root} is, or lies behind, a symbolic link",
-            hint="a mount point must be a real directory or file of the guest",
+            f"refused: /{path} in the guest root {world.root} is, or lies behind, a symbolic link", hint=hint
         )
-    if error.errno == errno.ENOTDIR:
-        return SystemFailure(f"refused: /{path} in the guest root {world.root} is not a directory")
+    if error.errno == errno.ENOTDIR:  # the answer to O_DIRECTORY for a link too
+        return SystemFailure(f"refused: /{path} in the guest root {world.root} is not a directory", hint=hint)
     return SystemFailure.from_os_error(f"open /{path} in the guest root {world.root}", error)
