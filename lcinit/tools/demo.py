@@ -67,6 +67,10 @@ def run(*, shell: bool = False, steps: bool = False) -> int:
     except Stopped as stopped:
         print(f"\nlcinit demo: ended by {signals.signal_name(stopped.signo)}; the guest is gone", file=sys.stderr)
         return 128 + stopped.signo
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise SystemFailure.from_os_error("go on with the demonstration", error) from error
     finally:
         for number in _ENDING:
             signal.signal(number, signal.SIG_IGN)
@@ -202,6 +206,11 @@ class Warden:
         null = os.open(os.devnull, os.O_RDWR)
         for fd in (0, 1, 2):
             os.dup2(null, fd)  # whoever reads the demo's output must not wait for this process
+        low = 3
+        for fd in sorted(fd for fd in (channel.fileno(), self._parent) if fd >= low):
+            os.closerange(low, fd)  # among others both ends of the shell's pty
+            low = fd + 1
+        process.close_range(low)
         pidfd = -1
         while True:
             data, descriptors, _, _ = socket.recv_fds(channel, 16, 1)

@@ -15,7 +15,7 @@ WIDTH = 80
 ATTEMPTS = {
     "usr-write": ("write to /usr", "mounted read-only"),
     "usr-remount": ("remount /usr writable", "locked: it was mounted before the guest had a user namespace"),
-    "usr-unmount": ("unmount /usr", "locked likewise"),
+    "usr-unmount": ("unmount /usr", "locked likewise: umount(8) calls the kernel's EINVAL so"),
     "proc-dev": ("allow devices on /proc", "nodev is locked too"),
     "disk": ("make a node of the machine's disk", "mknod needs privilege outside"),
     "kmsg": ("read the machine's kernel log", "/dev is the guest's own, with the few nodes it needs"),

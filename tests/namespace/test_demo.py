@@ -231,6 +231,18 @@ def test_without_a_needed_capability_it_names_the_doctor_and_leaves_nothing(name
     run_isolated(inside, pid=True)
 
 
+def test_output_that_cannot_be_written_is_one_line_and_leaves_nothing() -> None:
+    def inside() -> None:
+        with open("/dev/full", "w") as full:
+            done = subprocess.run(COMMAND, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
+        assert done.returncode == 71
+        assert "Traceback" not in done.stderr
+        assert "No space left on device" in done.stderr
+        assert not guests()
+
+    run_isolated(inside, pid=True)
+
+
 REPORT = (
     "pid\t1",
     "uid\t0",
