@@ -9,12 +9,12 @@ from __future__ import annotations
 import os
 import stat
 
-from lcinit.boot import mounts, targets
+from lcinit.boot import mounts, sources, targets
 from lcinit.boot.world import World
 from lcinit.config.fstab import parse_fstab
 from lcinit.config.values import Mount
 from lcinit.errors import SystemFailure
-from lcinit.linux import calls, files, mount
+from lcinit.linux import files, mount
 from lcinit.plan import steps as s
 
 ATTRIBUTE_WORDS = {
@@ -40,17 +40,7 @@ def mount_extra(world: World, step: s.MountExtra) -> None:
 
 def mount_fstab(world: World, step: s.MountFstab) -> None:
     """Every line, in order; swap and the root's own line are not for a container."""
-    handle = _open_source(world, step.path)
-    os.close(handle)
-    file = os.open(step.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    try:
-        status = os.fstat(file)
-        if not stat.S_ISREG(status.st_mode) or status.st_size > LARGEST_FSTAB:
-            raise SystemFailure(f"fstab: {step.path} is not a regular file of at most {LARGEST_FSTAB} bytes")
-        data = os.read(file, LARGEST_FSTAB)
-    finally:
-        os.close(file)
-    for entry in parse_fstab(data, step.path):
+    for entry in parse_fstab(_read_fstab(world, step.path), step.path):
         if entry.type == "swap" or entry.target in ("none", "/") or "noauto" in entry.options:
             continue
         try:
@@ -58,6 +48,24 @@ def mount_fstab(world: World, step: s.MountFstab) -> None:
         except (OSError, SystemFailure):
             if "nofail" not in entry.options:
                 raise
+
+
+def _read_fstab(world: World, path: str) -> bytes:
+    """The file's text. One that lies in the guest root would have the guest say what of the outside it is given."""
+    handle = sources.open_source(world, path)
+    try:
+        if sources.is_in(sources.root_path(world), handle):
+            raise SystemFailure(f"refused: fstab: {path} is a file of the guest", hint="keep it in the boot root")
+        status = os.fstat(handle)
+        if not stat.S_ISREG(status.st_mode) or status.st_size > LARGEST_FSTAB:
+            raise SystemFailure(f"fstab: {path} is not a regular file of at most {LARGEST_FSTAB} bytes")
+        file = os.open(f"/proc/self/fd/{handle}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    finally:
+        os.close(handle)
+    try:
+        return os.read(file, LARGEST_FSTAB)
+    finally:
+        os.close(file)
 
 
 def _mount(world: World, entry: Mount) -> None:
@@ -72,7 +80,8 @@ def _mount(world: World, entry: Mount) -> None:
             raise SystemFailure(f"mounts: /{entry.target}: {unknown[0]!r} is no option of a bind mount")
         fd = _bind(world, entry.source, recursive=recursive)
     else:
-        fd = mount.new_mount(entry.type or "", _file_system_options(rest), 0, source=entry.source or entry.type)
+        source = _resolved(world, entry.source) if entry.source else entry.type
+        fd = mount.new_mount(entry.type or "", _file_system_options(rest), 0, source=source)
     try:
         mounts.set_id_map(fd, entry.id_map, attributes | mount.MOUNT_ATTR_NODEV, recursive=recursive)
         directory = stat.S_ISDIR(os.fstat(fd).st_mode)
@@ -108,30 +117,24 @@ def _file_system_options(words: list[str]) -> dict[str, str | None]:
 
 
 def _bind(world: World, source: str, *, recursive: bool) -> int:
-    handle = _open_source(world, source)
+    handle = sources.open_source(world, source)
     try:
         return mounts.clone_handle(handle, recursive=recursive)
     finally:
         os.close(handle)
 
 
-def _open_source(world: World, source: str) -> int:
-    """A handle of a source that the guest's files had no say in. Raises SystemFailure."""
-    root = os.path.normpath(world.root)
-    path = os.path.normpath(source)
-    if not path.startswith("/"):
-        raise SystemFailure(f"mounts: source {source!r} is not an absolute path")
+def _resolved(world: World, source: str) -> str:
+    """The source of a file system as the kernel will look it up: a path, if it is one, that no link can lead astray."""
+    if not source.startswith("/") or not os.path.lexists(source):
+        return source  # tmpfs, server:/export, a tag
+    handle = sources.open_source(world, source)
     try:
-        if root != "/" and (path == root or path.startswith(f"{root}/")):
-            return files.open_in_root(world.root_fd, path[len(root) :].strip("/") or ".", os.O_PATH | os.O_CLOEXEC)
-        handle = files.openat2(calls.AT_FDCWD, path, os.O_PATH | os.O_CLOEXEC, 0, files.RESOLVE_NO_MAGICLINKS)
-    except OSError as error:
-        raise SystemFailure.from_os_error(f"use {source} as a mount source", error) from error
-    led_to = os.readlink(f"/proc/self/fd/{handle}")
-    if root != "/" and (led_to == root or led_to.startswith(f"{root}/")):
+        if sources.is_in(sources.root_path(world), handle):
+            raise SystemFailure(f"refused: the mount source {source} is a file of the guest")
+        return sources.path_of(handle)
+    finally:
         os.close(handle)
-        raise SystemFailure(f"refused: the mount source {source} leads into the guest root {root}")
-    return handle
 
 
 def _target(world: World, path: str, *, directory: bool) -> int:
