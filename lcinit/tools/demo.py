@@ -47,6 +47,7 @@ class Stopped(Exception):
 
 def run(*, shell: bool = False, steps: bool = False) -> int:
     """Boot, show, power off: 0. With `shell` an interactive shell instead of the report. Raises LcinitError."""
+    _open_streams()
     shape, links = _look(shell=shell)
     config = demo_guest.configuration(shape, steps=steps)
     terminal = os.openpty() if shell else None
@@ -83,6 +84,15 @@ def run(*, shell: bool = False, steps: bool = False) -> int:
 def shown_configuration(*, shell: bool = False, steps: bool = False) -> str:
     """The init.yml that `run` would use here. Raises LcinitError where it would."""
     return demo_guest.configuration(_look(shell=shell)[0], steps=steps)
+
+
+def _open_streams() -> None:
+    """Have 0, 1 and 2 open, so that no handle takes a number that is redirected later."""
+    for fd in (0, 1, 2):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
 
 
 def _stop(signo: int, _frame: FrameType | None) -> Never:
@@ -199,7 +209,9 @@ class Warden:
         self._channel.close()
         if self.cgroup >= 0:
             os.close(self.cgroup)
-        os.waitpid(self._pid, 0)
+        _, status = os.waitpid(self._pid, 0)
+        if status:
+            print(f"lcinit demo: the cgroup {self._name} could not be removed", file=sys.stderr)
 
     def _watch(self, channel: socket.socket) -> Never:
         os.setsid()  # the ending signals are blocked
@@ -224,7 +236,9 @@ class Warden:
                 pass
             select.select([pidfd], [], [], DEADLINE)
         deadline = time.monotonic() + DEADLINE
-        while self._parent >= 0 and not _remove_cgroup(self._parent, self._name) and time.monotonic() < deadline:
+        while self._parent >= 0 and not _remove_cgroup(self._parent, self._name):
+            if time.monotonic() > deadline:
+                os._exit(1)
             time.sleep(0.01)  # the last process is dead, and the kernel still counts it
         os._exit(0)
 

@@ -231,6 +231,17 @@ def test_without_a_needed_capability_it_names_the_doctor_and_leaves_nothing(name
     run_isolated(inside, pid=True)
 
 
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_streams_do_not_matter(closed: str) -> None:
+    def inside() -> None:
+        process = subprocess.Popen(["sh", "-c", f'exec "$@" {closed}', "sh", *COMMAND], stdout=subprocess.DEVNULL)
+        assert process.wait(30) == 0
+        assert not cgroups_left(process.pid)
+        assert not guests()
+
+    run_isolated(inside, pid=True)
+
+
 def test_output_that_cannot_be_written_is_one_line_and_leaves_nothing() -> None:
     def inside() -> None:
         with open("/dev/full", "w") as full:
