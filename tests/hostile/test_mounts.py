@@ -98,7 +98,7 @@ def test_a_mount_point_that_is_a_link_is_refused_and_nothing_is_left(tmp_path: o
         assert "symbolic link" in said
         assert status == "status 71", result
     assert result.lines[-2] == "mounts as before", result
-    assert result.lines[-1] == "running: sh", result
+    assert result.lines[-1] == "running: sh cat", result
     canary.assert_untouched()
 
 
