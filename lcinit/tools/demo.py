@@ -165,7 +165,8 @@ class Warden:
     """
 
     def __init__(self) -> None:
-        self.cgroup, self._parent, self._name = -1, -1, f"lcinit-demo-{os.getpid()}"
+        # a PID alone is not unique: demonstrations in several PID namespaces may share a cgroup
+        self.cgroup, self._parent, self._name = -1, -1, f"lcinit-demo-{os.getpid()}-{os.urandom(4).hex()}"
         path = cgroups.own_path()
         try:
             hierarchy = cgroups.open_hierarchy()

@@ -44,7 +44,7 @@ def cgroups_left(of: int) -> list[str]:
     finally:
         os.close(hierarchy)
     try:
-        return [name for name in os.listdir(own) if name == f"lcinit-demo-{of}"]
+        return [name for name in os.listdir(own) if name.startswith(f"lcinit-demo-{of}-")]
     finally:
         os.close(own)
 
