@@ -4,10 +4,10 @@ import errno
 import os
 
 import pytest
-from isolated import needs_root, run_isolated
 
 from lcinit.linux import files, mount, namespaces
 from lcinit.linux.calls import AT_EMPTY_PATH, AT_FDCWD, AT_RECURSIVE
+from tests.namespace.isolated import needs_root, run_isolated
 
 pytestmark = needs_root
 

@@ -8,10 +8,10 @@ import signal
 import threading
 
 import pytest
-from isolated import needs_root, run_isolated
 
 from lcinit.linux import files, mount, namespaces, process
 from lcinit.linux.calls import AT_FDCWD
+from tests.namespace.isolated import needs_root, run_isolated
 
 pytestmark = needs_root
 

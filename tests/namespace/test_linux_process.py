@@ -8,9 +8,9 @@ import struct
 import time
 
 import pytest
-from isolated import needs_root, run_isolated
 
 from lcinit.linux import capabilities, mount, namespaces, process, signals
+from tests.namespace.isolated import needs_root, run_isolated
 
 pytestmark = needs_root
 

@@ -7,9 +7,9 @@ import struct
 import time
 
 import pytest
-from isolated import needs_root, run_isolated
 
 from lcinit.linux import namespaces, netlink, rtnetlink
+from tests.namespace.isolated import needs_root, run_isolated
 
 pytestmark = needs_root
 
