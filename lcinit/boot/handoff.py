@@ -11,6 +11,7 @@ import sys
 from lcinit import log
 from lcinit.boot import guard
 from lcinit.boot.console import terminal
+from lcinit.boot.keyring import leave_session_keyring
 from lcinit.boot.own import keeper
 from lcinit.boot.world import World
 from lcinit.errors import EX_CANNOT_RUN, EX_NOT_FOUND, CommandFailed, SystemFailure
@@ -51,12 +52,7 @@ def _become_init(world: World, step: s.ExecInit) -> Never:
     who = identity(world.root_fd, step.user, step.group, step.groups)
     _limits(step)
     _console(world)
-    try:
-        process.join_session_keyring()
-    except OSError as error:
-        # filtered by nspawn and docker, absent from some kernels, or out of quota: the manager's keyring then stays
-        if error.errno not in (errno.EPERM, errno.EACCES, errno.ENOSYS, errno.EDQUOT):
-            raise
+    leave_session_keyring(world)
     if who is not None:
         os.setgroups(who.groups)
         os.setresgid(who.gid, who.gid, who.gid)

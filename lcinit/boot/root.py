@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from lcinit.boot import guard
+from lcinit.boot.keyring import leave_session_keyring
 from lcinit.boot.mounts import attach, clone_handle
 from lcinit.boot.world import World
 from lcinit.linux import calls, mount
@@ -31,6 +32,7 @@ def change_root(world: World, step: s.ChangeRoot) -> None:
     world.root = "/"
     world.reopen_root()
     world.pivoted = True
+    leave_session_keyring(world)  # exec.before runs programs of the guest
 
 
 def _raise_root(world: World) -> None:

@@ -35,6 +35,7 @@ class World:
         self.mounted: dict[str, int] = {}
         self.inside = False
         self.pivoted = False
+        self.left_keyring = False
         self.init_kind = "plain"
         self.helper: Helper | None = None
         self.keeper_needed = False
