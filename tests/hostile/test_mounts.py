@@ -6,6 +6,7 @@ import os
 import random
 import shutil
 import signal
+import socket
 import time
 
 import pytest
@@ -145,8 +146,7 @@ LONGEST_PAUSE = 0.002  # seconds between two exchanges: a start takes about ten 
 
 def exchange_for_ever(root: str) -> None:
     """What a second container that shares the guest's files could do: links and mount points change places."""
-    pairs = [(f"{root}/{name}", f"{root}/evil/{os.path.basename(name)}") for name in RACED]
-    pairs.append((f"{root}/dev", f"{root}/evil/planted"))
+    pairs = pairs_of(root)
     chance = random.Random(1)
     while True:
         first, second = chance.choice(pairs)
@@ -158,16 +158,20 @@ def exchange_for_ever(root: str) -> None:
 WON, LOST, TOUCHED = 0, 1, 2
 
 
-def start_once(config: Config, steps: list[s.Step], root: str, canary: Canary) -> int:
+def start_once(config: Config, steps: list[s.Step], root: str, canary: Canary, pause: Pause | None = None) -> int:
     """One start's work in the guest's files, in a process of its own: its mounts end with it."""
     child = os.fork()
     if child:
+        if pause is not None:
+            pause.act()
         return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     status = TOUCHED
     try:
         world = World(config, None, (SHIFT, SHIFT), root)  # type: ignore[arg-type]
         try:
-            for step in steps:
+            for number, step in enumerate(steps):
+                if pause is not None:
+                    pause.wait(number)
                 runner.DO[type(step)](world, step)
             status = WON
         except (LcinitError, OSError):
@@ -180,6 +184,41 @@ def start_once(config: Config, steps: list[s.Step], root: str, canary: Canary) -
         status = TOUCHED
     finally:
         os._exit(status)
+
+
+class Pause:
+    """Before step `number` the start waits while `pair` changes places, outside of its mount namespace.
+
+    Inside, a mount point cannot be renamed (EBUSY).
+    """
+
+    def __init__(self, number: int, pair: tuple[str, str]) -> None:
+        self.number = number
+        self.pair = pair
+        self.ours, self.theirs = socket.socketpair()
+
+    def wait(self, number: int) -> None:
+        """In the start, before each step."""
+        if number == self.number:
+            self.theirs.send(b"?")
+            self.theirs.recv(1)
+
+    def act(self) -> None:
+        """Outside. The start always comes that far: before that it is left alone."""
+        self.ours.settimeout(10)
+        self.ours.recv(1)
+        self.exchange()
+        self.ours.send(b"!")
+
+    def exchange(self) -> None:
+        """There or back."""
+        files.renameat2(AT_FDCWD, self.pair[0], AT_FDCWD, self.pair[1], files.RENAME_EXCHANGE)
+
+
+def pairs_of(root: str) -> list[tuple[str, str]]:
+    """What changes places: each entry with a link out of the guest, and /dev with a directory full of such links."""
+    pairs = [(f"{root}/{name}", f"{root}/evil/{os.path.basename(name)}") for name in RACED]
+    return [*pairs, (f"{root}/dev", f"{root}/evil/planted")]
 
 
 def race(root: str, canary: Canary, starts: int) -> None:
@@ -201,11 +240,10 @@ def race(root: str, canary: Canary, starts: int) -> None:
     assert min(results.count(WON), results.count(LOST)) >= starts // 20, results
 
 
-@pytest.mark.row(2)
-def test_an_endless_exchange_of_mount_points_and_links_leads_nowhere(tmp_path: object) -> None:
-    canary = Canary(f"{tmp_path}/canary")
-    root = own_guest(f"{tmp_path}/root")
-    os.mkdir(f"{root}/evil/")
+def raced_guest(path: str, canary: Canary) -> str:
+    """A guest with a directory /evil of what its entries are exchanged for."""
+    root = own_guest(path)
+    os.mkdir(f"{root}/evil")
     for name in RACED:
         is_file = name.startswith("etc/")
         os.symlink(f"{canary.path}/file" if is_file else canary.path, f"{root}/evil/{os.path.basename(name)}")
@@ -215,7 +253,37 @@ def test_an_endless_exchange_of_mount_points_and_links_leads_nowhere(tmp_path: o
     os.mkdir(f"{root}/evil/planted")
     for name in ("null", "loop0", "console", "initctl", "pts", "shm"):
         os.symlink(f"{canary.path}/file", f"{root}/evil/planted/{name}")
+    return root
+
+
+@pytest.mark.row(2)
+def test_an_endless_exchange_of_mount_points_and_links_leads_nowhere(tmp_path: object) -> None:
+    canary = Canary(f"{tmp_path}/canary")
+    root = raced_guest(f"{tmp_path}/root", canary)
     run_isolated(lambda: race(root, canary, 400), timeout=60)
+    canary.assert_untouched()
+
+
+def exchange_before_each_step(root: str, canary: Canary) -> None:
+    config, steps = raced_steps(root)
+    planted = set(os.listdir(f"{root}/evil/planted"))
+    results: dict[tuple[str, str], int] = {}
+    for pair in pairs_of(root):
+        for number, step in enumerate(steps):
+            what = (os.path.basename(pair[1]), f"{number} {step.what()}")
+            pause = Pause(number, pair)
+            results[what] = start_once(config, steps, root, canary, pause)
+            pause.exchange()
+            # nor is anything made in the guest's own directory that belongs into the file system mounted on it
+            assert set(os.listdir(f"{root}/evil/planted")) <= {*planted, "mqueue"}, what
+    assert set(results.values()) == {WON, LOST}, [what for what, result in results.items() if result == TOUCHED]
+
+
+@pytest.mark.row(2)
+def test_an_exchange_before_any_step_leads_nowhere(tmp_path: object) -> None:
+    canary = Canary(f"{tmp_path}/canary")
+    root = raced_guest(f"{tmp_path}/root", canary)
+    run_isolated(lambda: exchange_before_each_step(root, canary), timeout=60)
     canary.assert_untouched()
 
 
