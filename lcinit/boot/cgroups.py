@@ -103,7 +103,7 @@ def take_cgroup(world: World, step: s.TakeCgroup) -> None:
 def _make_child(parent: int) -> int:
     """A new child cgroup with PID 1 in it. Empty ones that earlier boots left are removed first."""
     for name in os.listdir(parent):
-        if name.startswith(PREFIX):
+        if _is_of_a_boot(name):
             try:
                 os.rmdir(name, dir_fd=parent)
             except OSError:
@@ -126,6 +126,12 @@ def _make_child(parent: int) -> int:
             raise SystemFailure.from_os_error(f"enter the cgroup {name}", error) from error
         return child
     raise SystemFailure("cannot make a child cgroup: a thousand names are taken")
+
+
+def _is_of_a_boot(name: str) -> bool:
+    """Whether a cgroup has a name that this module gives: all others, whatever they begin with, are somebody else's."""
+    pid, dash, number = name.removeprefix(PREFIX).partition("-")
+    return name.startswith(PREFIX) and bool(dash) and pid.isdigit() and number.isdigit()
 
 
 def _write(directory: int, name: str, data: bytes) -> None:

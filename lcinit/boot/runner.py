@@ -84,8 +84,9 @@ class Runner:
             begun = time.monotonic()
             if isinstance(step, s.RunCommand):
                 pending_commands -= 1
-            if isinstance(step, s.ChangeRoot) and pending_commands:
-                await loop_needed()  # nothing can be imported afterwards
+            if isinstance(step, (s.Unshare, s.ChangeRoot)) and pending_commands:
+                # nothing can be imported once the root has changed, and what is root's alone to read once the ids have
+                await loop_needed()
                 world.listen()
             try:
                 await self._do(number, step)
