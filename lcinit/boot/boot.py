@@ -32,7 +32,7 @@ def init(reading: Reading, arguments: tuple[str, ...], *, override_exec: bool) -
     """
     world: World | None = None
     try:
-        machine = _look()
+        machine = _look(frozenset({reading.pid}))
         config = reading.result()
         machine, plan = prepare(config, machine, arguments, override_exec=override_exec)
         _configure_log(config)
@@ -66,9 +66,9 @@ def prepare(
     return machine, build(config, machine, argv)
 
 
-def _look() -> Machine:
+def _look(children: frozenset[int] = frozenset()) -> Machine:
     try:
-        return probe()
+        return probe(children)
     except OSError as error:
         raise SystemFailure.from_os_error("look at this machine", error, hint="is /proc mounted?") from error
 

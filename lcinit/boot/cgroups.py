@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 
 from lcinit.boot.world import World
 from lcinit.errors import SystemFailure
@@ -31,10 +32,10 @@ def open_hierarchy() -> int:
     return mount.new_mount("cgroup2", {}, mount.MOUNT_ATTR_NOSUID | mount.MOUNT_ATTR_NODEV | mount.MOUNT_ATTR_NOEXEC)
 
 
-def look_at_own() -> Cgroup | None:
+def look_at_own(own: frozenset[int] = frozenset()) -> Cgroup | None:
     """What the plan needs of PID 1's cgroup; None where there is no cgroup2 hierarchy or it cannot be seen.
 
-    Raises OSError for a failure that says neither.
+    `own` are PIDs of children that will have ended before the cgroup is taken: they do not count as company. Raises OSError for a failure that says neither.
     """
     path = own_path()
     if path is None or "/.." in path:
@@ -48,7 +49,7 @@ def look_at_own() -> Cgroup | None:
     try:
         directory = files.open_in_root(hierarchy, path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            return _look_at(directory, path)
+            return _look_at(directory, path, own | {os.getpid()})
         finally:
             os.close(directory)
     except OSError as error:
@@ -59,17 +60,17 @@ def look_at_own() -> Cgroup | None:
         os.close(hierarchy)
 
 
-def _look_at(directory: int, path: str) -> Cgroup:
+def _look_at(directory: int, path: str, own: frozenset[int]) -> Cgroup:
     procs = os.open("cgroup.procs", os.O_RDONLY | os.O_CLOEXEC, dir_fd=directory)
     try:
-        pids = os.read(procs, 1 << 16).split()
+        pids = {int(pid) for pid in os.read(procs, 1 << 16).split()}
     finally:
         os.close(procs)
     names = os.listdir(directory)
     children = any(_is_directory(directory, name) for name in names)
     return Cgroup(
         path=path,
-        alone=pids == [str(os.getpid()).encode()],
+        alone=pids <= own,
         empty=not children,
         root="cgroup.events" not in names,
         writable=os.access("cgroup.procs", os.W_OK, dir_fd=directory),
@@ -77,7 +78,7 @@ def _look_at(directory: int, path: str) -> Cgroup:
 
 
 def _is_directory(directory: int, name: str) -> bool:
-    return "." not in name and os.path.isdir(f"/proc/self/fd/{directory}/{name}")
+    return "." not in name and stat.S_ISDIR(os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode)
 
 
 def take_cgroup(world: World, step: s.TakeCgroup) -> None:
@@ -104,10 +105,7 @@ def _make_child(parent: int) -> int:
     """A new child cgroup with PID 1 in it. Empty ones that earlier boots left are removed first."""
     for name in os.listdir(parent):
         if _is_of_a_boot(name):
-            try:
-                os.rmdir(name, dir_fd=parent)
-            except OSError:
-                continue  # somebody lives there, or it went by itself
+            _remove_empty(parent, name)
     for number in range(1000):
         name = f"{PREFIX}{os.getpid()}-{number}"
         try:
@@ -132,6 +130,24 @@ def _is_of_a_boot(name: str) -> bool:
     """Whether a cgroup has a name that this module gives: all others, whatever they begin with, are somebody else's."""
     pid, dash, number = name.removeprefix(PREFIX).partition("-")
     return name.startswith(PREFIX) and bool(dash) and pid.isdigit() and number.isdigit()
+
+
+def _remove_empty(parent: int, name: str) -> None:
+    """Remove a cgroup and those below it, as far as nobody lives there."""
+    try:
+        directory = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+    except OSError:
+        return
+    try:
+        for child in os.listdir(directory):
+            if _is_directory(directory, child):
+                _remove_empty(directory, child)
+    finally:
+        os.close(directory)
+    try:
+        os.rmdir(name, dir_fd=parent)
+    except OSError:
+        return  # somebody lives there, or it went by itself
 
 
 def _write(directory: int, name: str, data: bytes) -> None:

@@ -17,12 +17,34 @@ def bring_loopback_up() -> None:
                 netlink.set_link(link.index, up=True, netlink=channel)
 
 
-def move_interfaces(names: tuple[str, ...], target: int) -> None:
+def check_target(target: int, owner: int) -> None:
+    """Refuse a descriptor that is not a network namespace of the user namespace `owner`, or is the caller's own.
+
+    An interface that has gone to a namespace of somebody else's could not be had back.
+    """
+    home = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        own = os.path.samestat(os.fstat(home), os.fstat(target))
+    finally:
+        os.close(home)
+    if own or namespaces.ns_get_nstype(target) != namespaces.CLONE_NEWNET:
+        raise SystemFailure("refused: interfaces move to a new network namespace of the guest's alone")
+    owning = namespaces.ns_get_userns(target)
+    try:
+        if not os.path.samestat(os.fstat(owning), os.fstat(owner)):
+            raise SystemFailure("refused: the network namespace does not belong to the guest's user namespace")
+    finally:
+        os.close(owning)
+
+
+def move_interfaces(names: tuple[str, ...], target: int, owner: int) -> None:
     """The helper's part: move each interface to the namespace `target` and make it there what it was here.
 
+    `owner` is the user namespace that must own it: PID 1's.
     Addresses and routes are lost in the move (they belong to the namespace), so they are read first and made again.
     Routes go last, and those without a gateway first: a gateway must be reachable when its route is made.
     """
+    check_target(target, owner)
     with Netlink() as here:
         present = {link.name: link for link in netlink.links(here)}
         moving = []

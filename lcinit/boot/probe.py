@@ -19,8 +19,11 @@ _NOT_TOLD = frozenset((errno.EPERM, errno.EACCES, errno.ENODEV, errno.EAFNOSUPPO
 _DELEGATE = "/sys/kernel/cgroup/delegate"
 
 
-def probe() -> Machine:
-    """The facts of this machine and container, but for the guest. Raises OSError only where /proc is missing."""
+def probe(children: frozenset[int] = frozenset()) -> Machine:
+    """The facts of this machine and container, but for the guest. Raises OSError only where /proc is missing.
+
+    `children` are PID 1's own that will have ended before the plan runs.
+    """
     environ = dict(os.environ)
     container = environ.get("container") or None
     manager = recognise(container)
@@ -35,7 +38,7 @@ def probe() -> Machine:
         initial_network=_initial_network(),
         interfaces=_interfaces(),
         console=_console(manager),
-        cgroup=cgroups.look_at_own() if "sys_admin" in held else None,
+        cgroup=cgroups.look_at_own(children) if "sys_admin" in held else None,
         initramfs=_initramfs(),
         environment=tuple(sorted(environ.items())),
         resolv_conf=_is_filled_file("/etc/resolv.conf"),

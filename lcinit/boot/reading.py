@@ -22,12 +22,12 @@ _CHUNK = 1 << 16
 
 
 class Reading:
-    """A configuration that is being read. `result` must be asked for once: the child is reaped there."""
+    """A configuration that is being read by the child `pid`. `result` must be asked for once: it reaps the child."""
 
     def __init__(self, path: str | None) -> None:
         reader, writer = os.pipe2(os.O_CLOEXEC)
-        self._pid = os.fork()
-        if self._pid == 0:
+        self.pid = os.fork()
+        if self.pid == 0:
             os.close(reader)
             _read(path, writer)
         os.close(writer)
@@ -41,7 +41,7 @@ class Reading:
                 chunks.append(chunk)
         finally:
             os.close(self._reader)
-        _, status = os.waitpid(self._pid, 0)
+        _, status = os.waitpid(self.pid, 0)
         answer = b"".join(chunks)
         if status != 0 or not answer:
             code = os.waitstatus_to_exitcode(status)

@@ -110,11 +110,12 @@ class Runner:
             self._helper().ask(number)
             namespaces.become_root(world)
         elif isinstance(step, s.MoveInterfaces):
-            target = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+            handed = [os.open(f"/proc/self/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC) for kind in ("net", "user")]
             try:
-                self._helper().ask(number, (target,))
+                self._helper().ask(number, tuple(handed))
             finally:
-                os.close(target)
+                for fd in handed:
+                    os.close(fd)
         elif isinstance(step, s.ExecInit):
             self._release_helper(number)
             log.info(self._summary(step))
@@ -174,7 +175,7 @@ class Runner:
         if isinstance(step, s.WriteIdMap):
             namespaces.write_id_map(step, self.leader)
         elif isinstance(step, s.MoveInterfaces):
-            network.move_interfaces(step.names, descriptors[0])
+            network.move_interfaces(step.names, *descriptors)
         elif isinstance(step, s.RunCommand):
             commands.run_outside(self.world, step, self.leader)
         elif isinstance(step, s.ExecInit):

@@ -108,16 +108,17 @@ class _Builder:
         self._commands("setup.before", "setup.before", config.setup.before, "boot root")
         if self.root != "/":
             self.steps.append(s.CheckRoot(phase="setup", path=self.root))
-        self.steps.append(
-            s.CheckInit(
-                phase="setup",
-                command=argv[0],
-                needs_no_reboot=needs_no_reboot,
-                why="reboot(2) is refused in a user namespace" if needs_no_reboot else "",
-            )
+        check = s.CheckInit(
+            phase="setup",
+            command=argv[0],
+            needs_no_reboot=needs_no_reboot,
+            why="reboot(2) is refused in a user namespace" if needs_no_reboot else "",
         )
+        if not self.set_up:
+            self._add(check)
         if self.set_up:
             self._outside()
+            self._add(check)  # now that all is mounted: the init may come with a mount
             self._namespaces()
             self._inside()
         elif config.setup.after or config.setup.outside:
