@@ -5,9 +5,11 @@ Each attempt prints `NAME: done` or `NAME: ERRNO`, so that a test can say which 
 
 from __future__ import annotations
 
+import os
+import re
 from typing import Any
 
-from tests.hostile.attempt import Outcome, boot, configuration
+from tests.hostile.attempt import Outcome, boot, configuration, start
 
 #: the boot root's /usr over the guest's own, which has no Python
 LENT = {"source": "/usr", "target": "/usr", "options": ["ro"]}
@@ -68,3 +70,20 @@ def attack(script: str, *, timeout: float = 20, **options: Any) -> Outcome:
     keys = options.pop("keys", {})
     mapped = options.pop("mapped", True)
     return boot(python_configuration(script, mapped=mapped, **keys), timeout=timeout, **options)
+
+
+def attack_with_console(script: str, guest: str, **options: Any) -> Outcome:
+    """The same for a guest whose init is known by its name, so that it gets a console of its own, and so a keeper.
+
+    `guest` is a copy that may be written to. It stays until everything it said has come through; then it is killed.
+    """
+    with open(f"{guest}/s6-svscan", "w", encoding="utf-8") as file:
+        file.write("#!/bin/sh\nexec /usr/bin/python3 -IS /attack.py\n")
+        os.fchmod(file.fileno(), 0o755)
+    with open(f"{guest}/attack.py", "w", encoding="utf-8") as file:
+        file.write(f"{PRELUDE}\n{script}\nsay('the', 'end')\nsignal.pause()\n")
+    keys = options.pop("keys", {})
+    with start(python_configuration("", **keys, exec={"command": "/s6-svscan"}), guest=guest, **options) as container:
+        container.expect(r"^the: end\r*$", 20)
+        text = container.console().decode(errors="backslashreplace")
+    return Outcome(None, re.sub(r"\r+\n", "\n", text).splitlines())

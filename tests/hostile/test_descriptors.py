@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from tests.hostile.attacker import attack, command
+from tests.hostile.attacker import attack, attack_with_console, command
 from tests.hostile.attempt import own_guest, shared_guest
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: it starts containers")
@@ -185,17 +185,13 @@ def test_commands_of_the_boot_can_rob_neither_pid_1_nor_the_helper() -> None:
 @pytest.mark.row(5)
 @pytest.mark.row(7)
 def test_the_guest_can_neither_rob_nor_signal_the_keeper(tmp_path: object) -> None:
-    # a guest whose init is known by its name gets a console of its own, and so a keeper
     guest = own_guest(f"{tmp_path}/root")
-    script = f"{guest}/s6-svscan"
-    with open(script, "w", encoding="utf-8") as file:
-        file.write("#!/bin/sh\nexec /usr/bin/python3 -IS /attack.py\n")
-    os.chmod(script, 0o755)
-    with open(f"{guest}/attack.py", "w", encoding="utf-8") as file:
-        from tests.hostile.attacker import PRELUDE
-
-        file.write(f"{PRELUDE}\n{ROB}\nimport time\ntime.sleep(0.3)\nrob_all('guest')\nsay('leads', descriptors())\n")
-    result = attack("", keys={"exec": {"command": "/s6-svscan"}}, guest=guest)
+    wait = """
+import time
+while not any(name.isdigit() and name_of(name) == "@lcinit" for name in os.listdir("/proc")):
+    time.sleep(0.02)
+"""
+    result = attack_with_console(f"{ROB}\n{wait}\nrob_all('guest')", guest)
     assert result.said("found") == ["guest helper"], result
     assert denied(result, "guest helper") == {}, result
 

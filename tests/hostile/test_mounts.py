@@ -22,29 +22,10 @@ from lcinit.plan.build import build
 from lcinit.plan.facts import Machine
 from tests.hostile.attacker import attack
 from tests.hostile.attempt import SHIFT, Outcome, configuration, outcome, own_guest, start
+from tests.hostile.canary import Canary
 from tests.namespace.isolated import run_isolated
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: it starts containers")
-
-
-class Canary:
-    """A directory of the outside with an empty file in it, and how to see whether anything of it was touched."""
-
-    def __init__(self, path: str) -> None:
-        self.path = path
-        os.mkdir(path, 0o700)
-        with open(f"{path}/file", "w"):
-            os.chmod(f"{path}/file", 0o600)
-        self.before = self.look()
-
-    def look(self) -> list[object]:
-        """Names, owners, modes, sizes and change times."""
-        entries = ((name, os.lstat(os.path.join(self.path, name))) for name in (".", *sorted(os.listdir(self.path))))
-        return [(name, e.st_mode, e.st_uid, e.st_gid, e.st_size, e.st_rdev, e.st_ctime_ns) for name, e in entries]
-
-    def assert_untouched(self) -> None:
-        """Fail with what is different."""
-        assert self.look() == self.before
 
 
 def replace_by_link(guest: str, path: str, to: str) -> None:
