@@ -6,6 +6,7 @@ Broken configurations (rows 10, 11, 13, 23) are shown where the reader is tested
 from __future__ import annotations
 
 import os
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,13 +14,17 @@ from typing import Any
 
 import pytest
 
+from lcinit.boot.network import move_interfaces
 from lcinit.config.diagnostics import InvalidFile
 from lcinit.config.load import parse
 from lcinit.errors import SystemFailure
+from lcinit.linux import namespaces, netlink
 from lcinit.supervisor.accounts import identity
 from lcinit.supervisor.spawn import Identity
 from tests.hostile.attempt import SHIFT, Outcome, boot, configuration, own_guest
 from tests.lab.guests import place_file, remove_tree
+from tests.namespace.isolated import run_isolated
+from tests.namespace.test_linux_rtnetlink import create_link
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: it starts containers")
 
@@ -137,6 +142,37 @@ def test_an_interface_that_is_not_there_is_refused() -> None:
     done = boot(configuration(RUNS, network={"interfaces": ["eth7"]}))
     assert done.status == 78
     assert done.errors() == ["network.interfaces: no interface 'eth7' here; there is none"]
+
+
+@pytest.mark.row(39)
+def test_an_interface_goes_to_no_namespace_but_the_guests() -> None:
+    def attempt() -> None:
+        create_link("v0", "veth", "v1")
+        own = {kind: os.open(f"/proc/self/ns/{kind}", os.O_RDONLY) for kind in ("net", "user", "uts")}
+        elsewhere = namespaces.CLONE_NEWUSER | namespaces.CLONE_NEWNET
+        child = os.fork()
+        if child == 0:
+            namespaces.unshare(elsewhere)
+            os.kill(os.getpid(), signal.SIGSTOP)
+            os._exit(0)
+        os.waitpid(child, os.WUNTRACED)
+        try:
+            foreign = {kind: os.open(f"/proc/{child}/ns/{kind}", os.O_RDONLY) for kind in ("net", "user")}
+            for target, owner in (
+                (own["net"], own["user"]),  # the one it is in
+                (own["uts"], own["user"]),  # no network namespace
+                (foreign["net"], own["user"]),  # somebody else's
+            ):
+                with pytest.raises(SystemFailure, match=r"^refused: "):
+                    move_interfaces(("v0",), target, owner)
+                assert {"v0", "v1"} <= {link.name for link in netlink.links()}
+            move_interfaces(("v0",), foreign["net"], foreign["user"])
+            assert "v0" not in {link.name for link in netlink.links()}
+        finally:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+
+    run_isolated(attempt)
 
 
 # -- the guest's say in what is mounted --------------------------------------------------------------------------------
