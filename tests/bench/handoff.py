@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 
+from lcinit.linux import namespaces
 from tests.bench.runs import Peer, Row
 from tests.lab import guests
 from tests.lab.cache import cache_directory
@@ -58,6 +59,14 @@ def peers(boot_root: str, directory: str) -> list[Peer]:
 
 
 _COMMON = "id_map: {users: 0 1000000 65536}\nexec:\n  command: /bin/true\n"
+_CONTAINER = (
+    namespaces.CLONE_NEWPID
+    | namespaces.CLONE_NEWNS
+    | namespaces.CLONE_NEWNET
+    | namespaces.CLONE_NEWIPC
+    | namespaces.CLONE_NEWUTS
+    | namespaces.CLONE_NEWCGROUP
+)
 _UNSHARE = ("--fork", "--kill-child", "--pid", "--mount", "--net", "--ipc", "--uts", "--cgroup", "--")
 
 
@@ -67,7 +76,7 @@ def _lcinit(name: str, site: str, directory: str, environment: dict[str, str], c
         file.write(config)
     start = f"import sys; sys.path.append({site!r}); from lcinit.cli.main import main; sys.exit(main(sys.argv))"
     command = [PYTHON, "-I", "-S", "-c", start, "init", "--config", path]
-    return Peer(name, ["/usr/bin/unshare", *_UNSHARE, *command], environment)
+    return Peer(name, command, environment, flags=_CONTAINER)
 
 
 def _nspawn(root: str, environment: dict[str, str]) -> Peer:

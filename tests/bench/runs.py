@@ -12,12 +12,16 @@ from lcinit.linux import namespaces, process
 
 
 class Peer(NamedTuple):
-    """One program to time: `argv` run in `environment`, which must end with `status`."""
+    """One program to time: `argv` run in `environment`, which must end with `status`.
+
+    `flags` are namespaces that it is born into, for a program that is no manager and expects one to have made them.
+    """
 
     name: str
     argv: Sequence[str]
     environment: dict[str, str]
     status: int = 0
+    flags: int = 0
 
 
 class Row(NamedTuple):
@@ -47,7 +51,7 @@ def run_once(peer: Peer, cgroup: str, number: int) -> float:
     handle = os.open(home, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         started = time.perf_counter()
-        pid, _ = namespaces.clone3(namespaces.CLONE_INTO_CGROUP, cgroup_fd=handle)
+        pid, _ = namespaces.clone3(namespaces.CLONE_INTO_CGROUP | peer.flags, cgroup_fd=handle)
         if pid == 0:
             _become(peer)
         _, status = os.waitpid(pid, 0)
