@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 
@@ -119,13 +120,44 @@ def mount_new(world: World, step: s.MountNew) -> None:
         try:
             if files.statfs_type(fd) != MAGIC[step.fstype]:
                 raise SystemFailure(f"what was mounted for /{step.target} is not {step.fstype}")
+            covered = _cgroup_below(world) if step.target == "sys" and not step.aside else -1
             attach(fd, target)
             if not step.aside:
                 world.mounted[step.target] = os.fstat(fd).st_dev
+            if covered >= 0:
+                _uncover_cgroup(world, covered)
         finally:
             os.close(fd)
     finally:
         os.close(target)
+
+
+def _cgroup_below(world: World) -> int:
+    """A copy of the cgroup hierarchy that the guest's /sys holds already, or -1.
+
+    A shared one is mounted before the user namespace exists, a sysfs of the guest's own network after that.
+    """
+    try:
+        handle = world.open_guest("sys/fs/cgroup", os.O_PATH | os.O_DIRECTORY)
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+            return -1
+        raise
+    try:
+        return clone_handle(handle) if files.statfs_type(handle) == files.CGROUP2_SUPER_MAGIC else -1
+    finally:
+        os.close(handle)
+
+
+def _uncover_cgroup(world: World, hierarchy: int) -> None:
+    try:
+        target = targets.directory(world, "sys/fs/cgroup", make=False)
+        try:
+            attach(hierarchy, target)
+        finally:
+            os.close(target)
+    finally:
+        os.close(hierarchy)
 
 
 def make_targets(world: World, step: s.MakeTargets) -> None:
