@@ -26,6 +26,7 @@ from lcinit.errors import EX_CONFIG, LcinitError, SystemFailure
 from lcinit.linux import process
 from lcinit.plan import steps as s
 from lcinit.supervisor.loop import loop_needed
+from lcinit.supervisor.watch import SignalWatch
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -117,11 +118,19 @@ class Runner:
                 for fd in handed:
                     os.close(fd)
         elif isinstance(step, s.ExecInit):
+            self._heed_stop_request()
             self._release_helper(number)
             log.info(self._summary(step))
             handoff.hand_off(world, step)
         else:
             DO[type(step)](world, step)
+
+    def _heed_stop_request(self) -> None:
+        """The last chance: the guest's init would never learn of a signal that came before its exec."""
+        watch = self.world.watch = self.world.watch or SignalWatch(self.world.reaper)
+        watch.look()
+        if watch.stopped_by is not None:
+            raise LcinitError(f"the boot was stopped by {watch.why()}", exit_code=128 + watch.stopped_by.signo)
 
     def _helper(self) -> helper.Helper:
         if self.world.helper is None:

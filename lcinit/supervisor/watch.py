@@ -35,7 +35,7 @@ class SignalWatch:
 
         self._loop = asyncio.get_running_loop()
         self._task = asyncio.current_task()
-        self._loop.add_reader(self._fd.fileno(), self._ready)
+        self._loop.add_reader(self._fd.fileno(), self.look)
         self.reaper.reap()
 
     def stop(self) -> None:
@@ -52,7 +52,8 @@ class SignalWatch:
         sender = f" from process {asked.pid}" if asked.pid else " from outside"
         return f"{signal_name(asked.signo)}{sender}"
 
-    def _ready(self) -> None:
+    def look(self) -> None:
+        """Take what has come by now; needs no loop."""
         for info in self._fd.read():
             if info.signo == signals.SIGCHLD:
                 self.reaper.reap()

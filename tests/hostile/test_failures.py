@@ -70,11 +70,10 @@ def test_a_command_that_takes_too_long_is_ended(phase: tuple[str, str], loop: st
     assert done.errors() == [f"{'.'.join(phase)}[0]: sleep took longer than its timeout (0.2 s) and was ended; {HINT}"]
 
 
-@both_loops
-def test_a_command_that_ignores_the_polite_signal_is_killed_with_what_it_started(loop: str) -> None:
+def test_a_command_that_ignores_the_polite_signal_is_killed() -> None:
     stubborn = "trap '' TERM; echo 'pid: $$'; while :; do sleep 0.1; done"
     command = {"command": ["/bin/sh", "-c", stubborn], "timeout": 0.2}
-    done = boot(with_command(("setup", "before"), command), env=env(loop))
+    done = boot(with_command(("setup", "before"), command))
     assert done.status == 124
     assert len(done.errors()) == 1
 
@@ -106,8 +105,9 @@ def test_errors_are_ignored_where_the_configuration_says_so_and_told() -> None:
         assert f"{place}[3]: sleep took longer than its timeout (0.1 s) and was ended (ignored)" in warnings
 
 
-@both_loops
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
+@pytest.mark.parametrize(
+    ("number", "loop"), [(signal.SIGTERM, "uvloop"), (signal.SIGINT, "asyncio")], ids=["SIGTERM", "SIGINT"]
+)
 @pytest.mark.parametrize("phase", PHASES, ids=".".join)
 def test_a_stop_request_ends_the_boot_and_the_command(phase: tuple[str, str], number: int, loop: str) -> None:
     config = with_command(phase, ["/bin/sh", "-c", "trap '' TERM INT; echo waiting; sleep 60; echo no"])
@@ -119,6 +119,23 @@ def test_a_stop_request_ends_the_boot_and_the_command(phase: tuple[str, str], nu
             assert "populated 0" in events.read()
     assert done.status == 128 + number
     assert done.errors() == [f"the boot was stopped by {signal.Signals(number).name} from outside"]
+    assert not done.said("guest")
+
+
+# Asks itself to stop before there is anything that could read it, and becomes lcinit.
+ASKED = """\
+import os, signal
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+os.kill(os.getpid(), signal.SIGTERM)
+os.execv("/sbin/init", ["/sbin/init"])
+"""
+
+
+@pytest.mark.parametrize("keys", [{}, {"setup": {"before": ["true"]}}], ids=["no commands", "a command"])
+def test_a_stop_request_between_two_steps_is_not_lost(keys: dict[str, Any]) -> None:
+    done = boot(configuration(RUNS, **keys), init="/usr/bin/python3", args=["-IS", "-c", ASKED])
+    assert done.status == 128 + signal.SIGTERM
+    assert done.errors() == ["the boot was stopped by SIGTERM from process 1"]
     assert not done.said("guest")
 
 
