@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno as _errno
 
 EX_USAGE = 64
+EX_SOFTWARE = 70
 EX_OSERR = 71
 EX_NOPERM = 77
 EX_CONFIG = 78

@@ -7,7 +7,7 @@ import select
 import time
 
 from lcinit import log
-from lcinit.boot.own import TOOLS, program
+from lcinit.boot.own import tool
 from lcinit.boot.world import World
 from lcinit.config.values import Command
 from lcinit.errors import CommandFailed, LcinitError
@@ -100,8 +100,6 @@ def _spawn(world: World, step: s.RunCommand, stdin: int | None, extra: tuple[tup
         who = identity(root_fd, command.user, command.group)
     finally:
         os.close(root_fd)
-    name = command.argv[0]
-    fallback = program(name, command.argv[1:]) if name in TOOLS and not world.pivoted else ()
     cwd = command.cwd or (world.root if step.place == "guest namespaces" else "/")
     return spawn(
         Program(
@@ -110,7 +108,7 @@ def _spawn(world: World, step: s.RunCommand, stdin: int | None, extra: tuple[tup
             cwd=cwd,
             stdin=stdin,
             identity=who,
-            fallback=fallback,
+            function=None if world.pivoted else tool(command.argv, environment["PATH"]),
         )
     )
 

@@ -7,6 +7,7 @@ step needs them, and the answer is empty or an error. The helper ends with the l
 
 from __future__ import annotations
 
+import fcntl
 import os
 import struct
 import sys
@@ -29,6 +30,7 @@ else:
 
 _LARGEST = 64 * 1024
 _MOST_DESCRIPTORS = 8
+_OUT_OF_THE_WAY = 50
 
 
 class Helper:
@@ -83,7 +85,7 @@ def start(perform: Perform) -> Helper:
     if pid == 0:
         try:
             ours.close()
-            _serve(theirs, perform, leader)
+            _serve(_out_of_the_way(theirs), perform, leader)
         except (BrokenPipeError, ConnectionResetError):
             pass  # the leader has given up, and said why
         except OSError as error:
@@ -94,6 +96,13 @@ def start(perform: Perform) -> Helper:
             os._exit(70)
     theirs.close()
     return Helper(pid, ours)
+
+
+def _out_of_the_way(channel: socket.socket) -> socket.socket:
+    """The channel under a number that the keeper's descriptors do not need: it must last until the keeper's exec."""
+    number = fcntl.fcntl(channel, fcntl.F_DUPFD_CLOEXEC, _OUT_OF_THE_WAY)
+    channel.close()
+    return socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, number)
 
 
 def _serve(channel: socket.socket, perform: Perform, leader: int) -> Never:

@@ -7,6 +7,10 @@ import sys
 
 import lcinit
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 TOOLS = frozenset({"overlay", "mount-idmapped", "tolerant", "initctl"})
 _START = (
     "import sys; sys.path[:] = sys.argv.pop(1).split(':'); "
@@ -21,6 +25,30 @@ _KEEPER = (
 def program(name: str, arguments: tuple[str, ...]) -> tuple[str, ...]:
     """The argv that runs the tool `name` of this very lcinit, isolated and without `site`."""
     return (sys.executable, "-I", "-S", "-c", _START, ":".join(p for p in sys.path if p), name, *arguments)
+
+
+def tool(argv: tuple[str, ...], path: str) -> Callable[[], int] | None:
+    """The tool of ours that a command of the boot root means, as a function; None when it means another program.
+
+    It does when a search of `path` finds a link to this very lcinit, or nothing: then there are no links, as after an
+    installation by pip. As a function it needs no interpreter of its own, which would take longer than its work.
+    """
+    name = argv[0].rpartition("/")[2]
+    if name not in TOOLS:
+        return None
+    found = [argv[0]] if "/" in argv[0] else [f"{directory or '.'}/{name}" for directory in path.split(":")]
+    program = next((each for each in found if os.access(each, os.X_OK)), None)
+    if program is not None and os.path.realpath(program) != os.path.realpath(sys.argv[0]):
+        return None
+    if program is None and "/" in argv[0]:
+        return None
+
+    def run() -> int:
+        from lcinit.cli.main import main
+
+        return main([name, *argv[1:]])
+
+    return run
 
 
 def keeper(arguments: tuple[str, ...]) -> tuple[str, ...]:

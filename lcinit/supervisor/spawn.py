@@ -6,13 +6,14 @@ import errno
 import os
 import struct
 
-from lcinit.errors import EX_CANNOT_RUN, EX_NOT_FOUND, CommandFailed
+from lcinit.errors import EX_CANNOT_RUN, EX_NOT_FOUND, EX_SOFTWARE, CommandFailed
 from lcinit.linux.process import close_range, set_controlling_tty
 from lcinit.linux.signals import reset_signals
 from lcinit.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Never
 
 _REPORT = struct.Struct("=i64s")
@@ -30,7 +31,7 @@ class Program(Record):
     """What to start. `stdin` None is /dev/null; `environment` is the whole of it.
 
     It leads a session of its own; with `terminal` its stdin becomes the controlling terminal of that session.
-    `fallback` is the argv to run where the first word of `argv` is not in PATH.
+    A `function` is run in the child instead of an exec of `argv`; what it returns is the exit code.
     """
 
     argv: tuple[str, ...]
@@ -40,7 +41,7 @@ class Program(Record):
     stdout: int = 1
     stderr: int = 2
     identity: Identity | None = None
-    fallback: tuple[str, ...] = ()
+    function: Callable[[], int] | None = None
     terminal: bool = False
 
 
@@ -101,12 +102,32 @@ def _child(program: Program, report: int) -> Never:
             os.setresuid(program.identity.uid, program.identity.uid, program.identity.uid)
         os.umask(0o022)
         reset_signals()
+        if program.function is not None:
+            os.close(report)
+            _call(program.function, dict(program.environment))
         call = "exec"
-        execute(program.argv, dict(program.environment), fallback=program.fallback)
+        execute(program.argv, dict(program.environment))
     except OSError as error:
         os.write(report, _REPORT.pack(error.errno or errno.EIO, call.encode()))
     finally:
         os._exit(EX_CANNOT_RUN)
+
+
+def _call(function: Callable[[], int], environment: dict[str, str]) -> Never:
+    """Run a function as if it were a program: its environment is the process's, its return the exit code."""
+    import sys
+
+    status = EX_SOFTWARE
+    try:
+        os.environ.clear()
+        os.environ.update(environment)
+        status = function()
+        sys.stdout.flush()
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+        sys.stderr.flush()
+    finally:
+        os._exit(status)
 
 
 def _place_streams(program: Program, report: int) -> int:
@@ -125,7 +146,7 @@ def _place_streams(program: Program, report: int) -> int:
     return report
 
 
-def execute(argv: tuple[str, ...], environment: dict[str, str], *, fallback: tuple[str, ...] = ()) -> Never:
+def execute(argv: tuple[str, ...], environment: dict[str, str]) -> Never:
     """execve(2) with a search of the environment's PATH as execvp(3) does, without its fallback to a shell.
 
     Raises OSError: ENOENT when nothing was found, else the first error that says more than that.
@@ -140,6 +161,4 @@ def execute(argv: tuple[str, ...], environment: dict[str, str], *, fallback: tup
         except OSError as error:
             if error.errno not in (errno.ENOENT, errno.ENOTDIR) and told is None:
                 told = error
-    if told is None and fallback:
-        os.execve(fallback[0], fallback, environment)
     raise told or FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
