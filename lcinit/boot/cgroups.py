@@ -35,7 +35,8 @@ def open_hierarchy() -> int:
 def look_at_own(own: frozenset[int] = frozenset()) -> Cgroup | None:
     """What the plan needs of PID 1's cgroup; None where there is no cgroup2 hierarchy or it cannot be seen.
 
-    `own` are PIDs of children that will have ended before the cgroup is taken: they do not count as company. Raises OSError for a failure that says neither.
+    `own` are PIDs of children that will have ended before the cgroup is taken: they do not count as company. Raises
+    OSError for a failure that says neither.
     """
     path = own_path()
     if path is None or "/.." in path:

@@ -161,6 +161,4 @@ def become_keeper(world: World, step: s.ExecInit, descriptors: dict[str, int]) -
     try:
         os.execve(sys.executable, keeper(keeper_arguments(world, step, numbers)), environment)
     except OSError as error:
-        # the leader is past waiting for an answer: the guest goes on without console relay and initctl
-        log.error(f"cannot start the keeper: {sys.executable}: {error.strerror}")
-        os._exit(EX_CANNOT_RUN)
+        raise SystemFailure.from_os_error(f"start the keeper, {sys.executable}", error) from error
