@@ -8,7 +8,6 @@ import os
 import resource
 import sys
 
-from lcinit import log
 from lcinit.boot import guard
 from lcinit.boot.console import terminal
 from lcinit.boot.keyring import leave_session_keyring
@@ -161,4 +160,4 @@ def become_keeper(world: World, step: s.ExecInit, descriptors: dict[str, int]) -
     try:
         os.execve(sys.executable, keeper(keeper_arguments(world, step, numbers)), environment)
     except OSError as error:
-        raise SystemFailure.from_os_error(f"start the keeper, {sys.executable}", error) from error
+        raise SystemFailure.from_os_error("start the keeper", error) from error

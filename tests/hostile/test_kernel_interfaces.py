@@ -160,6 +160,18 @@ def test_no_guest_starts_when_its_id_map_cannot_be_written(name: str) -> None:
 
 
 @pytest.mark.row(41)
+def test_no_guest_starts_when_the_keeper_cannot() -> None:
+    """It would have an initctl that nobody reads, or a console that nobody relays."""
+    inject = ("-P", "/usr/bin/python3", "-e", "trace=execve", "-e", "inject=execve:error=EIO")
+    with start(configuration(RUNS, initctl=True), driver=traced_with(*inject)) as container:
+        done = outcome(container)
+        assert any("(INJECTED)" in line for lines in read_logs(container).values() for line in lines)
+    assert done.status == 71
+    assert not done.said("guest")
+    assert done.errors() == ["cannot start the keeper: Input/output error (/usr/bin/python3)"]
+
+
+@pytest.mark.row(41)
 def test_a_failed_boot_leaves_no_process_and_no_cgroup(tmp_path: object) -> None:
     config = configuration(RUNS, initctl=True, exec={"before": [["/bin/sh", "-c", "sleep 60 & exit 3"]]})
     with start(config) as container:
