@@ -155,7 +155,7 @@ def test_an_init_that_is_no_regular_file_is_refused_without_being_opened(tmp_pat
     writer.start()
     result = boot(configuration(exec={"command": "/init"}), guest=guest)
     was_opened = opened.is_set()
-    os.close(os.open(f"{guest}/init", os.O_RDONLY))  # lets the writer go
+    os.close(os.open(f"{guest}/init", os.O_RDONLY | os.O_NONBLOCK))  # lets a writer that still waits go
     writer.join(5)
     assert result.errors() == ["the guest's /init is not a regular file"], result
     assert result.status == 126
