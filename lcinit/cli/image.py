@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from lcinit import __version__
-from lcinit.errors import EX_USAGE, SystemFailure
+from lcinit.cli.arguments import tool_parser
+from lcinit.errors import SystemFailure
 
 EXAMPLE = """\
 The directory becomes a small Debian with lcinit as its /sbin/init: give it to a container manager as the root of a
@@ -16,25 +16,15 @@ example:
 
 def run(args: list[str], program: str) -> int:
     """Build it and print its size in MiB."""
-    import argparse
     import os
 
     from lcinit.tools.boot_root import PYTHON, SUITE, build
 
-    parser = argparse.ArgumentParser(
-        prog=program,
-        description="Build a boot root.",
-        epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = tool_parser(program, "Build a boot root.", EXAMPLE, "[--suite SUITE] [--mirror URL] DIR")
     parser.add_argument("directory", metavar="DIR", help="where to build; absent or empty")
     parser.add_argument("--suite", default=SUITE, help=f"Debian suite, one with Python {PYTHON} (default: %(default)s)")
     parser.add_argument("--mirror", metavar="URL", help="Debian mirror (default: mmdebstrap's own)")
-    parser.add_argument("--version", action="version", version=f"lcinit {__version__}")
-    try:
-        options = parser.parse_args(args)
-    except SystemExit as ended:
-        return EX_USAGE if ended.code else 0
+    options = parser.parse_args(args)
     try:
         build(options.directory, suite=options.suite, mirror=options.mirror)
     except OSError as error:

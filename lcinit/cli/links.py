@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from lcinit import __version__
-from lcinit.errors import EX_USAGE, UsageError
+from lcinit.cli.arguments import tool_parser
+from lcinit.errors import UsageError
 
 EXAMPLE = """\
 A name that is taken by anything but the same link is refused, and then no link is made.
@@ -15,7 +15,6 @@ example:
 
 def run(args: list[str], program: str) -> int:
     """Make the links."""
-    import argparse
     import os
     import shutil
     import sys
@@ -23,19 +22,12 @@ def run(args: list[str], program: str) -> int:
     from lcinit.cli.main import CALLED
     from lcinit.tools.links import link_names
 
-    parser = argparse.ArgumentParser(
-        prog=program,
-        description=f"Make symbolic links to lcinit in DIR: {', '.join(CALLED)}.",
-        epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    parser = tool_parser(
+        program, f"Make symbolic links to lcinit in DIR: {', '.join(CALLED)}.", EXAMPLE, "[--program PATH] DIR"
     )
     parser.add_argument("directory", metavar="DIR")
     parser.add_argument("--program", metavar="PATH", help="what they point to (default: this lcinit)")
-    parser.add_argument("--version", action="version", version=f"lcinit {__version__}")
-    try:
-        options = parser.parse_args(args)
-    except SystemExit as ended:
-        return EX_USAGE if ended.code else 0
+    options = parser.parse_args(args)
     own = options.program or shutil.which(sys.argv[0]) or shutil.which("lcinit")
     if own is None:
         raise UsageError("where lcinit itself is cannot be told", hint="give it with --program")

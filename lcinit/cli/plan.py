@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from lcinit import __version__
-from lcinit.errors import EX_USAGE
+from lcinit.cli.arguments import tool_parser
 
 EXAMPLE = """\
 example:
@@ -17,26 +16,20 @@ Exit code 78 means that the configuration is wrong or cannot be carried out on t
 
 def run(args: list[str], program: str) -> int:
     """Print the plan."""
-    import argparse
     import json
     import sys
 
-    parser = argparse.ArgumentParser(
-        prog=program,
-        description="Print every step that `lcinit init` would take here.",
-        epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    parser = tool_parser(
+        program,
+        "Print every step that `lcinit init` would take here.",
+        EXAMPLE,
+        "[--config FILE] [--json] [--override-exec] [--] [ARG...]",
     )
-    parser.exit_on_error = True
     parser.add_argument("--config", metavar="FILE", help="the configuration (default: /mnt/init.yml)")
     parser.add_argument("--json", action="store_true", help="as JSON")
     parser.add_argument("--override-exec", action="store_true", help="ARG... replaces exec.command")
-    parser.add_argument("--version", action="version", version=f"lcinit {__version__}")
     parser.add_argument("arguments", nargs="*", metavar="ARG", help="as for init")
-    try:
-        options = parser.parse_args(args)
-    except SystemExit as ended:
-        return EX_USAGE if ended.code else 0
+    options = parser.parse_args(args)
     from lcinit.boot.boot import look_and_plan
     from lcinit.config.load import load
     from lcinit.plan import show

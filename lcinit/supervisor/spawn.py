@@ -121,7 +121,10 @@ def _call(function: Callable[[], int], environment: dict[str, str]) -> Never:
     try:
         os.environ.clear()
         os.environ.update(environment)
-        status = function()
+        try:
+            status = function()
+        except SystemExit as ended:
+            status = ended.code if isinstance(ended.code, int) else 0
         sys.stdout.flush()
     except BaseException:
         sys.excepthook(*sys.exc_info())
