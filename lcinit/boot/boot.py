@@ -19,13 +19,15 @@ from lcinit.supervisor.loop import run
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from lcinit.boot.reading import Reading
     from lcinit.plan.build import Plan
 
 EX_CANNOT_GO_ON = 255
 
 
-def init(reading: Reading, arguments: tuple[str, ...], *, override_exec: bool) -> int:
+def init(reading: Reading, arguments: tuple[str, ...], *, override_exec: bool, main: Callable[[list[str]], int]) -> int:
     """Boot the guest. Returns an exit code only if that failed; everything was said on the console by then.
 
     Every signal is blocked by now, and `reading` is the configuration on its way.
@@ -38,7 +40,7 @@ def init(reading: Reading, arguments: tuple[str, ...], *, override_exec: bool) -
         _configure_log(config)
         for warning in plan.warnings:
             log.warning(warning)
-        world = World(config, plan, guest_root_owner(config), root_of(config))
+        world = World(config, plan, guest_root_owner(config), root_of(config), main)
         run(_boot(world))
     except LcinitError as error:
         log.error(str(error))

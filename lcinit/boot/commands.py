@@ -108,7 +108,7 @@ def _spawn(world: World, step: s.RunCommand, stdin: int | None, extra: tuple[tup
             cwd=cwd,
             stdin=stdin,
             identity=who,
-            function=None if world.pivoted else tool(command.argv, environment["PATH"]),
+            function=None if world.pivoted else tool(command.argv, environment.get("PATH", DEFAULT_PATH), world.main),
         )
     )
 

@@ -27,11 +27,12 @@ def program(name: str, arguments: tuple[str, ...]) -> tuple[str, ...]:
     return (sys.executable, "-I", "-S", "-c", _START, ":".join(p for p in sys.path if p), name, *arguments)
 
 
-def tool(argv: tuple[str, ...], path: str) -> Callable[[], int] | None:
+def tool(argv: tuple[str, ...], path: str, main: Callable[[list[str]], int]) -> Callable[[], int] | None:
     """The tool of ours that a command of the boot root means, as a function; None when it means another program.
 
     It does when a search of `path` finds a link to this very lcinit, or nothing: then there are no links, as after an
     installation by pip. As a function it needs no interpreter of its own, which would take longer than its work.
+    `main` is the program's: it takes an argv and returns the exit code.
     """
     name = argv[0].rpartition("/")[2]
     if name not in TOOLS:
@@ -42,13 +43,7 @@ def tool(argv: tuple[str, ...], path: str) -> Callable[[], int] | None:
         return None
     if program is None and "/" in argv[0]:
         return None
-
-    def run() -> int:
-        from lcinit.cli.main import main
-
-        return main([name, *argv[1:]])
-
-    return run
+    return lambda: main([name, *argv[1:]])
 
 
 def keeper(arguments: tuple[str, ...]) -> tuple[str, ...]:

@@ -11,6 +11,8 @@ from lcinit.supervisor.watch import SignalWatch
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from lcinit.boot.helper import Helper
     from lcinit.config.values import Config
     from lcinit.plan.build import Plan
@@ -23,11 +25,15 @@ class World:
     `root` is the guest root's path, trusted because the boot root is; `root_fd` a handle of it, made anew whenever the
     mount namespace changes. `mounted` has the device number of each file system that was mounted at a path of the
     guest root. `owner` is the outer uid and gid of the guest's root. `inside` is true once PID 1 is in
-    the guest's user namespace, `pivoted` once the boot root is out of reach.
+    the guest's user namespace, `pivoted` once the boot root is out of reach. `main` is lcinit's own entry point, for
+    commands that are tools of ours.
     """
 
-    def __init__(self, config: Config, plan: Plan, owner: tuple[int, int], root: str) -> None:
+    def __init__(
+        self, config: Config, plan: Plan, owner: tuple[int, int], root: str, main: Callable[[list[str]], int]
+    ) -> None:
         self.config = config
+        self.main = main
         self.plan = plan
         self.owner = owner
         self.root = root

@@ -95,7 +95,7 @@ def run(args: list[str], program: str) -> int:
 
     if sys.stdout is not None:  # None where PID 1 was started without one
         sys.stdout.flush()
-    return boot.init(reading, tuple(rest), override_exec=override)
+    return boot.init(reading, tuple(rest), override_exec=override, main=main)
 
 
 def _take_streams() -> None:

@@ -12,6 +12,7 @@ example:
 Nothing is changed. What setup.before brings cannot be seen yet, so the guest's init may be judged only when it runs.
 Exit code 78 means that the configuration is wrong or cannot be carried out on this machine.
 """
+USAGE = "[--config FILE] [--json] [--override-exec] [--] [ARG...]"
 
 
 def run(args: list[str], program: str) -> int:
@@ -21,7 +22,7 @@ def run(args: list[str], program: str) -> int:
 
     parser = tool_parser(
         program,
-        "Print every step that `lcinit init` would take here.",
+        "Print every step that init would take here.",
         EXAMPLE,
         "[--config FILE] [--json] [--override-exec] [--] [ARG...]",
     )
