@@ -80,7 +80,7 @@ def test_a_command_that_ignores_the_polite_signal_is_killed() -> None:
 
 @both_loops
 def test_setup_timeout_covers_all_commands_of_setup_together(loop: str) -> None:
-    config = configuration(RUNS, setup={"before": ["sleep 0.3"], "after": ["sleep 0.3", "sleep 60"], "timeout": 0.9})
+    config = configuration(RUNS, setup={"before": ["sleep 0.3"], "after": ["sleep 0.3", "sleep 0.7"], "timeout": 0.9})
     done = boot(config, env=env(loop))
     assert done.status == 124
     assert done.errors() == [f"setup.after[1]: sleep took longer than setup.timeout (0.9 s) and was ended; {HINT}"]
