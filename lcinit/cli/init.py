@@ -92,6 +92,7 @@ def run(args: list[str], program: str) -> int:
 
     reading = Reading(config)
     from lcinit.boot import boot
+    from lcinit.cli.main import main
 
     if sys.stdout is not None:  # None where PID 1 was started without one
         sys.stdout.flush()
