@@ -150,7 +150,7 @@ def test_on_failure_shell_is_a_real_shell_and_its_end_is_the_end(phase: tuple[st
         container.send(b"echo $((6 * 7)) $([ -t 0 ] && echo terminal)\n")
         container.expect("^(?:# )?42 terminal", 5)
         if phase == ("setup", "before"):  # later the lab's terminal, which its own session holds, is out of reach
-            container.send(b"echo nap; sleep 60\n")
+            container.send(b"sh -c 'echo nap; exec sleep 60'\n")
             container.expect("^(?:# )?nap", 5)
             container.send(b"\x03")  # job control: the keyboard's interrupt reaches the command and not the shell
             container.send(b"echo still $((6 * 9))\n")
