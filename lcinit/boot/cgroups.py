@@ -8,7 +8,7 @@ import stat
 
 from lcinit.boot.world import World
 from lcinit.errors import SystemFailure
-from lcinit.linux import files, mount
+from lcinit.linux import files, mount, namespaces
 from lcinit.plan import steps as s
 from lcinit.plan.facts import Cgroup
 
@@ -17,14 +17,23 @@ PREFIX = "lcinit-"
 _OUT_OF_REACH = frozenset((errno.ENODEV, errno.EPERM, errno.EACCES, errno.EBUSY, errno.ENOENT, errno.ELOOP))
 
 
-def own_path() -> str | None:
-    """PID 1's place in the cgroup2 hierarchy as its cgroup namespace shows it; None without one (cgroups(7))."""
-    with open("/proc/self/cgroup", encoding="ascii", errors="surrogateescape") as file:
-        for line in file:
-            hierarchy, _, rest = line.rstrip("\n").partition(":")
-            if hierarchy == "0":
-                return rest.partition(":")[2] or "/"
+def own_path(procfs: int | None = None) -> str | None:
+    """PID 1's place in the cgroup2 hierarchy as its cgroup namespace shows it; None without one (cgroups(7)).
+
+    `procfs` is a handle of one, where that at /proc is not to be used.
+    """
+    for line in _own_cgroups(procfs).splitlines():
+        hierarchy, _, rest = line.partition(":")
+        if hierarchy == "0":
+            return rest.partition(":")[2] or "/"
     return None
+
+
+def _own_cgroups(procfs: int | None) -> str:
+    if procfs is not None:
+        return os.fsdecode(namespaces.read_own_proc_file(procfs, "cgroup"))
+    with open("/proc/self/cgroup", encoding="utf-8", errors="surrogateescape") as file:
+        return file.read()
 
 
 def open_hierarchy() -> int:
@@ -32,13 +41,13 @@ def open_hierarchy() -> int:
     return mount.new_mount("cgroup2", {}, mount.MOUNT_ATTR_NOSUID | mount.MOUNT_ATTR_NODEV | mount.MOUNT_ATTR_NOEXEC)
 
 
-def look_at_own(own: frozenset[int] = frozenset()) -> Cgroup | None:
+def look_at_own(procfs: int, own: frozenset[int] = frozenset()) -> Cgroup | None:
     """What the plan needs of PID 1's cgroup; None where there is no cgroup2 hierarchy or it cannot be seen.
 
     `own` are PIDs of children that will have ended before the cgroup is taken: they do not count as company. Raises
     OSError for a failure that says neither.
     """
-    path = own_path()
+    path = own_path(procfs)
     if path is None or "/.." in path:
         return None
     try:

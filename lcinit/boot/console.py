@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 
 from lcinit.boot import mounts, targets
@@ -14,6 +15,19 @@ from lcinit.plan import steps as s
 def terminal() -> int | None:
     """Which of the standard streams is a terminal; None if none is."""
     return next((fd for fd in (0, 1, 2) if os.isatty(fd)), None)
+
+
+def open_console(world: World, step: s.OpenConsole) -> None:
+    """What the kernel does before it starts PID 1, done again now that there is a /dev; /dev/null without a console."""
+    try:
+        console = os.open("/dev/console", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno not in (errno.ENODEV, errno.ENXIO, errno.EIO, errno.ENOENT):
+            raise
+        console = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+    for fd in (0, 1, 2):
+        os.dup2(console, fd, inheritable=True)
+    os.close(console)
 
 
 def set_up_console(world: World, step: s.ConsoleStep) -> None:

@@ -32,6 +32,7 @@ MAGIC = {
     "proc": files.PROC_SUPER_MAGIC,
     "sysfs": files.SYSFS_MAGIC,
     "tmpfs": files.TMPFS_MAGIC,
+    "devtmpfs": files.TMPFS_MAGIC,
     "devpts": files.DEVPTS_SUPER_MAGIC,
     "cgroup2": files.CGROUP2_SUPER_MAGIC,
     "mqueue": files.MQUEUE_MAGIC,
@@ -109,7 +110,7 @@ def mount_new(world: World, step: s.MountNew) -> None:
     for word in step.attributes:
         attributes |= ATTRIBUTES[word]
     if step.aside:
-        target = os.open(f"/{step.target}", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        target = _boot_root_directory(step.target)
     else:
         try:
             target = targets.directory(world, step.target, make=not step.optional)
@@ -130,6 +131,20 @@ def mount_new(world: World, step: s.MountNew) -> None:
             os.close(fd)
     finally:
         os.close(target)
+
+
+def _boot_root_directory(name: str) -> int:
+    """A handle of a directory of the boot root, made where it is missing."""
+    path = f"/{name}"
+    try:
+        return os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        pass
+    try:
+        os.mkdir(path, 0o755)
+    except OSError as error:
+        raise SystemFailure.from_os_error(f"make {path}", error, hint=f"create {path} in the boot root") from error
+    return os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
 
 
 def _cgroup_below(world: World) -> int:

@@ -17,13 +17,33 @@ from lcinit.plan.managers import MANAGERS, recognise
 # What a kernel without the thing, or a manager that forbids to look at it, answers.
 _NOT_TOLD = frozenset((errno.EPERM, errno.EACCES, errno.ENODEV, errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT))
 _DELEGATE = "/sys/kernel/cgroup/delegate"
+# Where the first process of a machine needs what nobody has mounted for it, and what is seen there if it is.
+_MOUNTED = (("proc", "/proc/self"), ("sysfs", "/sys/kernel"), ("devtmpfs", "/dev/null"))
 
 
 def probe(children: frozenset[int] = frozenset()) -> Machine:
-    """The facts of this machine and container, but for the guest. Raises OSError only where /proc is missing.
+    """The facts of this machine and container, but for the guest. Raises OSError where they cannot be told.
 
     `children` are PID 1's own that will have ended before the plan runs.
     """
+    procfs = _open_procfs()
+    try:
+        return _probe(procfs, children)
+    finally:
+        os.close(procfs)
+
+
+def _open_procfs() -> int:
+    """A procfs that needs none at /proc, where the kernel's first process finds nothing; /proc without the right."""
+    try:
+        return namespaces.open_procfs()
+    except OSError as error:
+        if error.errno not in _NOT_TOLD:
+            raise
+    return os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+
+
+def _probe(procfs: int, children: frozenset[int]) -> Machine:
     environ = dict(os.environ)
     container = environ.get("container") or None
     manager = recognise(container)
@@ -31,15 +51,17 @@ def probe(children: frozenset[int] = frozenset()) -> Machine:
     return Machine(
         kernel=_kernel(),
         pid=os.getpid(),
+        first=os.getpid() == 1 and namespaces.in_initial_pidns(procfs),
+        missing=tuple(fstype for fstype, place in _MOUNTED if not os.path.exists(place)),
         manager=manager,
         container=container,
         container_uuid=environ.get("container_uuid") or environ.get("LIBVIRT_LXC_UUID") or None,
         capabilities=held,
-        initial_network=_initial_network(),
+        initial_network=namespaces.in_initial_netns(procfs),
         interfaces=_interfaces(),
         console=_console(manager),
-        cgroup=cgroups.look_at_own(children) if "sys_admin" in held else None,
-        initramfs=_initramfs(),
+        cgroup=cgroups.look_at_own(procfs, children) if "sys_admin" in held else None,
+        initramfs=_initramfs(procfs),
         environment=tuple(sorted(environ.items())),
         resolv_conf=_is_filled_file("/etc/resolv.conf"),
         kernel_cgroup_delegate=_delegation(),
@@ -55,20 +77,6 @@ def _kernel() -> tuple[int, int]:
 def _capabilities() -> frozenset[str]:
     effective, _, _ = capabilities.get_capabilities()
     return frozenset(name for name, number in capabilities.CAPABILITIES.items() if effective >> number & 1)
-
-
-def _initial_network() -> bool:
-    """Whether this is the network namespace that the machine started with; yes where that cannot be told."""
-    try:
-        procfs = namespaces.open_procfs()
-    except OSError as error:
-        if error.errno not in _NOT_TOLD:
-            raise
-        return True
-    try:
-        return namespaces.in_initial_netns(procfs)
-    finally:
-        os.close(procfs)
 
 
 def _interfaces() -> tuple[Interface, ...]:
@@ -107,7 +115,7 @@ def _console(manager: str) -> Console:
     return Console(terminal=True, own=of_this_devpts and MANAGERS[manager].private_terminal, name=name)
 
 
-def _initramfs() -> bool:
+def _initramfs(procfs: int) -> bool:
     """Whether "/" is the kernel's own rootfs, which cannot be pivoted away (Documentation: ramfs-rootfs-initramfs)."""
     handle = os.open("/", os.O_PATH | os.O_CLOEXEC)
     try:
@@ -115,11 +123,10 @@ def _initramfs() -> bool:
             return False
     finally:
         os.close(handle)
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as mountinfo:
-        for line in mountinfo:
-            fields = line.split()
-            if fields[4] == "/":
-                return fields[fields.index("-") + 1] == "rootfs"
+    for line in os.fsdecode(namespaces.read_own_proc_file(procfs, "mountinfo")).splitlines():
+        fields = line.split()
+        if fields[4] == "/":
+            return fields[fields.index("-") + 1] == "rootfs"
     return False
 
 

@@ -12,6 +12,22 @@ from lcinit.linux import calls, mount
 from lcinit.plan import steps as s
 
 
+def cover_initramfs(world: World, step: s.CoverInitramfs) -> None:
+    """Stand on a copy of the initramfs that is mounted over it, so that the root has a parent (pivot_root(2)).
+
+    The other way, moving the guest root over "/" as switch_root(8) does, would let a guest with an id map take its root
+    away and find the boot root below: what was mounted in its own namespace is not locked. What is over "/" when the
+    user namespace is made is, and pivot_root hands the lock on to the new root (fs/namespace.c).
+    """
+    copy = mount.open_tree(calls.AT_FDCWD, "/", mount.OPEN_TREE_CLONE | mount.OPEN_TREE_CLOEXEC | calls.AT_RECURSIVE)
+    try:
+        mount.move_mount(copy, "", calls.AT_FDCWD, "/", mount.MOVE_MOUNT_F_EMPTY_PATH)
+        os.fchdir(copy)  # by its handle: "/" is still the one below
+    finally:
+        os.close(copy)
+    os.chroot(".")
+
+
 def change_root(world: World, step: s.ChangeRoot) -> None:
     """The guest root becomes "/", the boot root is detached, and the working directory is the new root."""
     guard.close()
@@ -20,14 +36,9 @@ def change_root(world: World, step: s.ChangeRoot) -> None:
         os.chroot(".")
     else:
         _raise_root(world)
-        if step.initramfs:
-            # the kernel's own root cannot be pivoted away: cover it, as switch_root does
-            mount.move_mount(world.root_fd, "", calls.AT_FDCWD, "/", mount.MOVE_MOUNT_F_EMPTY_PATH)
-            os.chroot(".")
-        else:
-            # new root over old root in one place: no directory is needed to put the old one (pivot_root(2), NOTES)
-            mount.pivot_root(".", ".")
-            mount.umount2(".", mount.MNT_DETACH)
+        # new root over old root in one place: no directory is needed to put the old one (pivot_root(2), NOTES)
+        mount.pivot_root(".", ".")
+        mount.umount2(".", mount.MNT_DETACH)
     os.chdir("/")
     world.root = "/"
     world.reopen_root()

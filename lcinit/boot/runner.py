@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 # What a step is done by, where it is one call in this process. The others are methods of the runner.
 DO: dict[type[s.Step], Do] = {
     s.UnshareMounts: mounts.unshare_mounts,
+    s.CoverInitramfs: root.cover_initramfs,
+    s.OpenConsole: console.open_console,
     s.CheckRoot: mounts.check_root,
     s.CheckInit: guest.check_init,
     s.AttachRoot: mounts.attach_root,

@@ -105,6 +105,9 @@ def _take_streams() -> None:
     A stream that is missing would be the next thing that is opened, and the guest would be given that. An outer
     directory of any number would be a way out of its root, by a link to /proc/self/fd/N where PID 1 follows links
     (CVE-2024-21626). Python itself does not start with a directory as a standard stream.
+
+    Where there is neither /dev/null nor /proc this is the kernel's first process, and it had no /dev/console for it:
+    the streams are memory until the plan has mounted a /dev and opened the console.
     """
     os.closerange(3, _PAST_ANY_DESCRIPTOR)
     for fd in (0, 1, 2):
@@ -112,10 +115,19 @@ def _take_streams() -> None:
             os.fstat(fd)
         except OSError:
             try:
-                null = os.open("/dev/null", os.O_RDWR)  # takes the lowest number that is free: this one
+                null = _null()  # takes the lowest number that is free: this one
             except OSError as error:
                 raise SystemFailure.from_os_error("open /dev/null for a standard stream", error) from error
             os.set_inheritable(null, True)
+
+
+def _null() -> int:
+    try:
+        return os.open("/dev/null", os.O_RDWR)
+    except FileNotFoundError:
+        if os.path.exists("/proc/self"):
+            raise
+        return os.memfd_create("no-console")
 
 
 def _refuse_setuid() -> None:

@@ -42,6 +42,9 @@ CLONE_NEWPID = 0x20000000
 CLONE_NEWNET = 0x40000000
 CLONE_INTO_CGROUP = 0x200000000
 
+PROC_PID_INIT_INO = 0xEFFFFFFC
+"""The inode number of the PID namespace that the machine started with (linux/proc_ns.h)."""
+
 _SIGCHLD = 17
 _CLONE3 = 435
 _CLONE_ARGS = struct.Struct("=11Q")  # struct clone_args, CLONE_ARGS_SIZE_VER2 (Linux 5.7)
@@ -191,16 +194,32 @@ def write_proc_file(proc_dirfd: int, pid: int, name: str, data: bytes) -> None:
 
 def read_proc_file(proc_dirfd: int, pid: int, name: str) -> bytes:
     """All of a file below a process' directory. EXDEV if this is no procfs."""
-    fd = _open_proc_file(proc_dirfd, pid, name, os.O_RDONLY)
+    return _read_all(_open_proc_file(proc_dirfd, pid, name, os.O_RDONLY), f"{pid}/{name}")
+
+
+def read_own_proc_file(proc_dirfd: int, name: str) -> bytes:
+    """All of a file of the caller's own directory, also in a procfs of another PID namespace."""
+    path = f"self/{name}"
+    resolve = RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS | RESOLVE_NO_XDEV
+    return _read_all(openat2(proc_dirfd, path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, 0, resolve), path)
+
+
+def _read_all(fd: int, path: str) -> bytes:
     try:
         chunks = []
         while chunk := os.read(fd, 65536):
             chunks.append(chunk)
     except OSError as error:
-        raise failure("read", error.errno or errno.EIO, f"{pid}/{name}") from error
+        raise failure("read", error.errno or errno.EIO, path) from error
     finally:
         os.close(fd)
     return b"".join(chunks)
+
+
+def in_initial_pidns(proc_dirfd: int) -> bool:
+    """Whether this is the PID namespace that the machine started with. `proc_dirfd` is a procfs."""
+    check_statfs_type(proc_dirfd, PROC_SUPER_MAGIC, "proc")
+    return os.stat("self/ns/pid", dir_fd=proc_dirfd).st_ino == PROC_PID_INIT_INO
 
 
 def ns_get_userns(fd: int) -> int:

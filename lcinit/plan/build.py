@@ -105,6 +105,7 @@ class _Builder:
         self._refuse_init(needs_no_reboot)
         if self.set_up or config.root.mode != "none":
             self.steps.append(s.UnshareMounts(phase="setup.before", why="ending it undoes every mount"))
+        self._first_process()
         self._commands("setup.before", "setup.before", config.setup.before, "boot root")
         if self.root != "/":
             self.steps.append(s.CheckRoot(phase="setup", path=self.root))
@@ -132,6 +133,24 @@ class _Builder:
         return Plan(
             steps=tuple(self.steps), notes=tuple(self.notes), warnings=tuple(self.warnings), manager=self.manager
         )
+
+    def _first_process(self) -> None:
+        """What a manager does for its container, and nobody for the kernel's first process."""
+        if self.machine.initramfs and self.config.root.mode == "pivot" and self.root != "/":
+            why = "the kernel's own root cannot be pivoted away"
+            self._add(s.CoverInitramfs(phase="setup.before", why=why))
+        if not self.machine.first:
+            return
+        for fstype, target, attributes in (
+            ("proc", "proc", ("nosuid", "nodev", "noexec")),
+            ("sysfs", "sys", ("nosuid", "nodev", "noexec")),
+            ("devtmpfs", "dev", ("nosuid",)),
+        ):
+            if fstype in self.machine.missing:
+                why = "nobody else mounts it here"
+                self._mount(fstype, target, "outside", attributes=attributes, phase="setup.before", aside=True, why=why)
+        if "devtmpfs" in self.machine.missing and not self.machine.console.terminal:
+            self._add(s.OpenConsole(phase="setup.before", why="the kernel could not"))
 
     def _refuse_init(self, needs_no_reboot: bool) -> None:
         guest = self.machine.guest
@@ -213,11 +232,12 @@ class _Builder:
         *,
         optional: bool = False,
         aside: bool = False,
+        phase: s.PhaseName = "setup",
         why: str = "",
     ) -> None:
         self._add(
             s.MountNew(
-                phase="setup",
+                phase=phase,
                 fstype=fstype,
                 target=target,
                 side=side,
@@ -332,7 +352,7 @@ class _Builder:
             return
         if mode == "chroot":
             self.warnings.append("root.mode chroot: a privileged guest can leave it; pivot is safe")
-        self._add(s.ChangeRoot(phase="root", mode=mode, path=self.root, initramfs=self.machine.initramfs))
+        self._add(s.ChangeRoot(phase="root", mode=mode, path=self.root))
 
     def _exec(self, argv: tuple[str, ...]) -> None:
         config = self.config
@@ -347,6 +367,11 @@ class _Builder:
             self.notes.append(
                 "with an id map reboot(2) is refused to the guest: reboot, and runlevel 6, ends it like a poweroff"
             )
+            if self.machine.first:
+                self.warnings.append(
+                    "this is the machine's first process: with an id map the guest ends it by exiting, and then the "
+                    "kernel panics; boot it with panic=-1 to restart the machine then, or start lcinit in a container"
+                )
         self._add(
             s.ExecInit(
                 phase="exec",

@@ -46,10 +46,17 @@ class Guest(Record):
 
 
 class Machine(Record):
-    """Everything a plan depends on beside the configuration."""
+    """Everything a plan depends on beside the configuration.
+
+    `first`: this is PID 1 of the machine itself, which the kernel started, and its end is a panic. `missing`: which of
+    proc, sysfs and devtmpfs nobody has mounted for it at /proc, /sys and /dev. `initramfs`: "/" is the kernel's own
+    root, which cannot be pivoted away.
+    """
 
     kernel: tuple[int, int] = (6, 1)
     pid: int = 1
+    first: bool = False
+    missing: tuple[str, ...] = ()
     manager: str = "generic"
     container: str | None = None
     container_uuid: str | None = None

@@ -39,6 +39,7 @@ __all__ = [
     "CheckRoot",
     "ConsoleStep",
     "CopyDevices",
+    "CoverInitramfs",
     "DropCapabilities",
     "ExecInit",
     "HostInfo",
@@ -52,6 +53,7 @@ __all__ = [
     "MountFstab",
     "MountNew",
     "MoveInterfaces",
+    "OpenConsole",
     "ResolvConf",
     "RunCommand",
     "SetHostname",
@@ -78,6 +80,34 @@ class UnshareMounts(Step):
     def where(self) -> str:
         """All mounts."""
         return "/"
+
+
+class CoverInitramfs(Step):
+    """A copy of "/" with all below it, over the initramfs, becomes the root: that one can be pivoted away."""
+
+    kind = "cover-initramfs"
+
+    def what(self) -> str:
+        """The mount."""
+        return "lay a copy of / over the initramfs and enter it"
+
+    def where(self) -> str:
+        """The root."""
+        return "/"
+
+
+class OpenConsole(Step):
+    """Standard streams of the machine's first process where the kernel found no /dev/console to give it."""
+
+    kind = "open-console"
+
+    def what(self) -> str:
+        """The device."""
+        return "open /dev/console as the standard streams"
+
+    def where(self) -> str:
+        """Whose streams."""
+        return "PID 1"
 
 
 class RunCommand(Step):
@@ -217,18 +247,17 @@ class LoopbackUp(Step):
 
 
 class ChangeRoot(Step):
-    """The guest root becomes "/". `initramfs`: pivot_root(2) is refused there, so the root is moved over "/"."""
+    """The guest root becomes "/"."""
 
     kind = "change-root"
     mode: Literal["pivot", "chroot"]
     path: str
-    initramfs: bool = False
 
     def what(self) -> str:
         """The call."""
         if self.mode == "chroot":
             return "chroot into the guest root (the old root stays reachable for a privileged guest)"
-        return "move the guest root over /" if self.initramfs else "pivot into the guest root, detach the old one"
+        return "pivot into the guest root, detach the old one"
 
     def where(self) -> str:
         """The guest root."""

@@ -116,7 +116,7 @@ def _of_trial(examined: Examination, trial: Trial) -> Finding:
         return Finding(group="kernel", subject=trial.name, verdict="ok", says=what, needed=meaning.needed)
     needed = meaning.needed
     if trial.name == "pivot_root" and examined.machine.initramfs:
-        says = f"{what}: this is an initramfs; lcinit moves the guest root over / instead"
+        says = f"{what}: this is an initramfs; lcinit lays a copy of / over it and pivots from that"
         remedy = "none is needed; a boot root on a file system of its own would be pivoted away"
         return Finding(group="kernel", subject=trial.name, verdict="weaker", says=says, remedy=remedy)
     return Finding(

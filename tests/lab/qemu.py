@@ -64,7 +64,7 @@ def _unpack_kernel(directory: str) -> None:
     depends = _run(["apt-cache", "depends", "--important", PACKAGE])
     package = next(line.split()[-1] for line in depends.splitlines() if "linux-image-" in line.partition(":")[2])
     with tempfile.TemporaryDirectory(prefix="lcinit-kernel-") as work:
-        os.chmod(work, 0o777)  # noqa: S103 - apt downloads as a user of its own
+        os.chmod(work, 0o777)  # apt downloads as a user of its own
         _run(["apt-get", "download", "--quiet", package], cwd=work)
         (archive,) = os.listdir(work)
         unpacked = os.path.join(work, "unpacked")
@@ -89,10 +89,10 @@ def _run(command: list[str], cwd: str | None = None) -> str:
 
 
 class Archive:
-    """An initramfs that is being written: cpio entries of the "newc" form, every owner root unless a tree has others."""
+    """An initramfs that is being written: cpio entries of the "newc" form, owned by root but for those of a tree."""
 
     def __init__(self, path: str) -> None:
-        self._file: BinaryIO = open(path, "wb")
+        self._file: BinaryIO = open(path, "wb")  # noqa: SIM115 - open until close()
         self._inode = 0
         self._names: set[str] = set()
         self.path = path
@@ -189,7 +189,7 @@ class Qemu(Container):
         for image in disks:
             command += ["-drive", f"file={image},if=virtio,format=raw,snapshot=on"]
         if network:
-            command += ["-netdev", "hubport,id=nowhere,hubid=0", "-device", "virtio-net-pci,netdev=nowhere"]
+            command += ["-netdev", "hubport,id=nowhere,hubid=0", "-device", "virtio-net-pci,netdev=nowhere,romfile="]
         command += ["-append", f"console=ttyS0 quiet panic=-1 {words}".strip()]
         self._console_fd, inner = pty.openpty()
         self.process = subprocess.Popen(command, stdin=inner, stdout=inner, stderr=inner, start_new_session=True)

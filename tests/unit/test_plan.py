@@ -45,7 +45,15 @@ MACHINES = {
         environment=(("container", "lxc"), ("SECRET", "x")),
         guest=Guest(init="systemd", resolved="/lib/systemd/systemd"),
     ),
-    "qemu": Machine(initramfs=True, initial_network=True, interfaces=(Interface(name="eth0", hardware=True),)),
+    "qemu": Machine(
+        first=True,
+        missing=("proc", "sysfs", "devtmpfs"),
+        initramfs=True,
+        initial_network=True,
+        interfaces=(Interface(name="eth0", hardware=True),),
+        console=Console(terminal=True, own=False),
+        cgroup=SHARED,
+    ),
 }
 
 
@@ -95,6 +103,42 @@ def test_json_holds_every_step_with_what_where_and_why() -> None:
     assert len(data["steps"]) == len(plan.steps)
     for step in data["steps"]:
         assert {"step", "what", "where", "why", "phase"} <= set(step)
+
+
+def _asides(plan: Plan) -> list[str]:
+    return [step.fstype for step in plan.steps if isinstance(step, s.MountNew) and step.phase == "setup.before"]
+
+
+def test_what_nobody_mounted_is_mounted_for_the_machines_first_process_alone() -> None:
+    config = parse(b"setup: {before: [mount /dev/vda /mnt/root]}\n", "init.yml")
+    plan = plan_of(config, MACHINES["qemu"])
+    assert _asides(plan) == ["proc", "sysfs", "devtmpfs"]
+    assert isinstance(plan.steps[5], s.RunCommand)  # the first command finds all of it
+    assert _asides(plan_of(config, MACHINES["qemu"].replace(missing=("devtmpfs",)))) == ["devtmpfs"]
+    assert _asides(plan_of(config, MACHINES["qemu"].replace(first=False))) == []
+
+
+def test_streams_are_opened_again_only_where_the_kernel_found_no_console() -> None:
+    silent = MACHINES["qemu"].replace(console=Console(terminal=False, own=False))
+    opened = [step for step in plan_of(Config(), silent).steps if isinstance(step, s.OpenConsole)]
+    assert len(opened) == 1
+    for machine in (MACHINES["qemu"], silent.replace(first=False), silent.replace(missing=("proc",))):
+        assert not any(isinstance(step, s.OpenConsole) for step in plan_of(Config(), machine).steps)
+
+
+def test_an_initramfs_is_covered_before_it_can_be_pivoted_away() -> None:
+    def covers(config: Config) -> bool:
+        return any(isinstance(step, s.CoverInitramfs) for step in plan_of(config, MACHINES["qemu"]).steps)
+
+    assert covers(Config())
+    assert not covers(Config(root=Config().root.replace(mode="chroot")))
+    assert not covers(Config(root=Config().root.replace(mode="none")))
+
+
+def test_the_end_of_the_machines_first_process_with_an_id_map_is_warned_of() -> None:
+    assert any("panic" in warning for warning in plan_of(Config(id_map=MAP), MACHINES["qemu"]).warnings)
+    assert not plan_of(Config(), MACHINES["qemu"]).warnings
+    assert not plan_of(Config(id_map=MAP)).warnings
 
 
 def test_phases_come_in_their_order() -> None:
