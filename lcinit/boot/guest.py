@@ -78,7 +78,9 @@ def _follow(root_fd: int, path: str) -> str:
     for _ in range(_MOST_LINKS):
         try:
             handle = files.openat2(root_fd, path, flags, 0, files.RESOLVE_IN_ROOT | files.RESOLVE_NO_MAGICLINKS)
-        except OSError:
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EACCES):
+                raise SystemFailure.from_os_error(f"read the guest's {path}", error) from error
             return path
         try:
             if not stat.S_ISLNK(os.fstat(handle).st_mode):
