@@ -6,6 +6,7 @@ import errno
 import os
 import stat
 
+from lcinit import log
 from lcinit.boot.world import World
 from lcinit.errors import SystemFailure
 from lcinit.linux import files, mount, namespaces
@@ -41,13 +42,17 @@ def open_hierarchy() -> int:
     return mount.new_mount("cgroup2", {}, mount.MOUNT_ATTR_NOSUID | mount.MOUNT_ATTR_NODEV | mount.MOUNT_ATTR_NOEXEC)
 
 
-def look_at_own(procfs: int, own: frozenset[int] = frozenset()) -> Cgroup | None:
+def look_at_own(procfs: int, own: frozenset[int] = frozenset(), *, first: bool = False) -> Cgroup | None:
     """What the plan needs of PID 1's cgroup; None where there is no cgroup2 hierarchy or it cannot be seen.
 
     `own` are PIDs of children that will have ended before the cgroup is taken: they do not count as company. Raises
-    OSError for a failure that says neither.
+    OSError for a failure that says neither. `first`: this is the machine's first process. The kernel tells no process
+    its cgroup before somebody has mounted the hierarchy once (kernel/cgroup/cgroup.c, cgrp_dfl_visible); only there
+    nobody else's idea of this machine's hierarchies is changed by doing so.
     """
     path = own_path(procfs)
+    if path is None and first:
+        path = "/"
     if path is None or "/.." in path:
         return None
     try:
@@ -99,6 +104,8 @@ def take_cgroup(world: World, step: s.TakeCgroup) -> None:
     try:
         directory = files.open_in_root(hierarchy, step.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
+            if step.controllers:
+                _enable_controllers(directory)
             if step.how == "child":
                 child = _make_child(directory)
                 os.close(directory)
@@ -109,6 +116,20 @@ def take_cgroup(world: World, step: s.TakeCgroup) -> None:
             os.close(directory)
     finally:
         os.close(hierarchy)
+
+
+def _enable_controllers(directory: int) -> None:
+    """Each for itself: one that cannot be had now, as cpu while there are real-time processes, keeps no other away."""
+    file = os.open("cgroup.controllers", os.O_RDONLY | os.O_CLOEXEC, dir_fd=directory)
+    try:
+        names = os.read(file, 4096).decode("ascii").split()
+    finally:
+        os.close(file)
+    for name in names:
+        try:
+            _write(directory, "cgroup.subtree_control", f"+{name}".encode())
+        except OSError as error:
+            log.warning(f"the guest has no cgroup controller {name}: {error.strerror}")
 
 
 def _make_child(parent: int) -> int:

@@ -48,10 +48,11 @@ def _probe(procfs: int, children: frozenset[int]) -> Machine:
     container = environ.get("container") or None
     manager = recognise(container)
     held = _capabilities()
+    first = os.getpid() == 1 and namespaces.in_initial_pidns(procfs)
     return Machine(
         kernel=_kernel(),
         pid=os.getpid(),
-        first=os.getpid() == 1 and namespaces.in_initial_pidns(procfs),
+        first=first,
         missing=tuple(fstype for fstype, place in _MOUNTED if not os.path.exists(place)),
         manager=manager,
         container=container,
@@ -60,7 +61,7 @@ def _probe(procfs: int, children: frozenset[int]) -> Machine:
         initial_network=namespaces.in_initial_netns(procfs),
         interfaces=_interfaces(),
         console=_console(manager),
-        cgroup=cgroups.look_at_own(procfs, children) if "sys_admin" in held else None,
+        cgroup=cgroups.look_at_own(procfs, children, first=first) if "sys_admin" in held else None,
         initramfs=_initramfs(procfs),
         environment=tuple(sorted(environ.items())),
         resolv_conf=_is_filled_file("/etc/resolv.conf"),

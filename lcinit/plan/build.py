@@ -294,7 +294,18 @@ class _Builder:
             self._add(s.TakeCgroup(phase="setup", how="own", path=cgroup.path, files=files, chown=chown, why=why))
         else:
             why = "others share PID 1's" if not cgroup.alone else "PID 1's has children" if not cgroup.empty else "root"
-            self._add(s.TakeCgroup(phase="setup", how="child", path=cgroup.path, files=files, chown=chown, why=why))
+            controllers = cgroup.root and self.machine.first
+            self._add(
+                s.TakeCgroup(
+                    phase="setup",
+                    how="child",
+                    path=cgroup.path,
+                    files=files,
+                    chown=chown,
+                    controllers=controllers,
+                    why="the machine's own hierarchy" if controllers else why,
+                )
+            )
 
     def _mount_cgroup(self, side: s.Side) -> None:
         attributes = ("nosuid", "nodev", "noexec") if self.owned_cgroup else ("ro", "nosuid", "nodev", "noexec")

@@ -160,17 +160,23 @@ class CheckInit(Step):
 
 
 class TakeCgroup(Step):
-    """The guest's cgroup: PID 1's own, a new child of it, or none. `files` are given to the guest with it."""
+    """The guest's cgroup: PID 1's own, a new child of it, or none. `files` are given to the guest with it.
+
+    `controllers`: all that the kernel has are enabled for the child first, as nobody else does on a machine of one's
+    own.
+    """
 
     kind = "cgroup"
     how: Literal["own", "child", "none"]
     path: str
     files: tuple[str, ...] = ()
     chown: bool = False
+    controllers: bool = False
 
     def what(self) -> str:
         """Whose cgroup it is."""
         what = {"own": "use PID 1's cgroup", "child": "make a child cgroup", "none": "no cgroup of its own"}[self.how]
+        what += " with every controller" if self.controllers else ""
         return what + (", owned by the guest's root" if self.chown else "")
 
     def where(self) -> str:
