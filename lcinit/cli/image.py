@@ -10,7 +10,10 @@ The directory becomes a small Debian with lcinit as its /sbin/init: give it to a
 container. Needs root, mmdebstrap and pip; lcinit is copied from where this command runs from.
 
 example:
-  lcinit image /var/lib/machines/boot && systemd-nspawn -D /var/lib/machines/boot --bind=GUEST:/mnt/root --boot
+  lcinit image /var/lib/machines/boot && systemd-nspawn -D /var/lib/machines/boot --bind=GUEST:/mnt/root \\
+    --private-network --boot
+
+exit status: 0 it is built, 64 usage, 71 a program or the system failed, 77 permission.
 """
 
 

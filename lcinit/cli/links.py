@@ -10,6 +10,8 @@ A name that is taken by anything but the same link is refused, and then no link 
 
 example:
   lcinit links /mnt/boot-root/sbin --program /usr/lib/lcinit/bin/lcinit
+
+exit status: 0 the links are there, 64 usage, 71 a name is taken or cannot be made, 77 permission.
 """
 
 
@@ -28,6 +30,8 @@ def run(args: list[str], program: str) -> int:
     parser.add_argument("directory", metavar="DIR")
     parser.add_argument("--program", metavar="PATH", help="what they point to (default: this lcinit)")
     options = parser.parse_args(args)
+    if not os.path.isdir(options.directory):
+        raise UsageError(f"cannot make links in {options.directory}: it is not a directory", hint="make it first")
     own = options.program or shutil.which(sys.argv[0]) or shutil.which("lcinit")
     if own is None:
         raise UsageError("where lcinit itself is cannot be told", hint="give it with --program")

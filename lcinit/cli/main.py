@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import os
 import sys
 
@@ -41,6 +43,10 @@ COMMANDS = {
 CALLED = ("init", "telinit", "initctl", "overlay", "mount-idmapped", "tolerant")
 LATER = ("shutdown", "halt", "poweroff", "reboot", "runlevel", "contain", "pseudo", "inject")
 
+# What write(2) says of a full disk, a reader that is gone and a terminal that hung up. Tools make LcinitErrors of what
+# their own calls say, so that one of these without a file's name can only be from standard output or error.
+_OUTPUT_ERRORS = (errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+
 EPILOG = """\
 `lcinit COMMAND --help` tells all about one of them. Exit codes are those of sysexits(3): 64 usage, 71 system error,
 77 permission, 78 configuration; a command that cannot be run gives 126 and one that is not there 127.
@@ -59,28 +65,65 @@ def main(argv: list[str]) -> int:
         print(f"lcinit: {called} is not part of this version", file=sys.stderr)
         return EX_USAGE
     else:
-        if len(argv) < 2 or argv[1] in ("-h", "--help"):
-            print(usage(), end="", file=sys.stdout if len(argv) > 1 else sys.stderr)
-            return 0 if len(argv) > 1 else EX_USAGE
-        if argv[1] == "--version":
-            print(f"lcinit {__version__}")
-            return 0
-        name, arguments, program = argv[1], argv[2:], f"lcinit {argv[1]}"
-    if name not in COMMANDS:
-        print(f"lcinit: there is no command {name!r}; `lcinit --help` lists them", file=sys.stderr)
-        return EX_USAGE
+        name, arguments = (argv[1], argv[2:]) if len(argv) > 1 else ("", [])
+        program = f"lcinit {name}" if name in COMMANDS else "lcinit"
     try:
-        return tool(name).run(arguments, program)
+        code = _run(name, arguments, program)
+        if sys.stdout is not None:
+            sys.stdout.flush()  # what cannot be written is found out here, not in the interpreter's end
+        return code
     except LcinitError as error:
         # the problems of a file stand bare: their lines begin with the place, which editors jump to
         prefix = "" if hasattr(error, "problems") else f"{program}: "
         for line in str(error).split("\n"):
             print(f"{prefix}{line}", file=sys.stderr)
         return error.exit_code
-    except BrokenPipeError:
-        # whoever read our output has seen enough; keep the interpreter from complaining at its end
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        return EX_OSERR
+    except OSError as error:
+        if error.errno not in _OUTPUT_ERRORS or error.filename is not None:
+            raise
+        return _output_failed(error, program)
+
+
+def _run(name: str, arguments: list[str], program: str) -> int:
+    """The command itself; its exit code. Raises LcinitError, and OSError of standard output."""
+    if name in ("-h", "--help"):
+        print(usage(), end="")
+        return 0
+    if name == "--version":
+        print(f"lcinit {__version__}")
+        return 0
+    if not name:
+        print(usage(), end="", file=sys.stderr)
+        return EX_USAGE
+    if name not in COMMANDS:
+        print(f"lcinit: there is no command {name!r}; `lcinit --help` lists them", file=sys.stderr)
+        return EX_USAGE
+    if name != "init":
+        _escape_what_cannot_be_encoded()
+    try:
+        return tool(name).run(arguments, program)
+    except SystemExit as end:  # argparse, after --help and --version
+        if end.code not in (None, 0):
+            raise
+        return 0
+
+
+def _escape_what_cannot_be_encoded() -> None:
+    """A configuration may hold what the locale's encoding has not: it is shown escaped rather than not at all."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _output_failed(error: OSError, program: str) -> int:
+    """Tell that output could not be written, unless its reader has seen enough; keep Python from trying again."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    if error.errno != errno.EPIPE:
+        try:
+            print(f"{program}: cannot write the output: {error.strerror}", file=sys.stderr)
+        except OSError:
+            os.dup2(1, 2)  # standard error is what fails: only the exit code is left to tell it
+    return EX_OSERR
 
 
 def tool(name: str) -> Tool:

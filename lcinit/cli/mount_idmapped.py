@@ -51,7 +51,10 @@ def run(args: list[str], program: str = "mount-idmapped") -> int:
     parser.add_argument("--recursive", action="store_true", help="bring the mounts below SOURCE along, mapped alike")
     parser.add_argument("source", metavar="SOURCE", help="what to mount: a directory or a file")
     parser.add_argument("target", metavar="TARGET", help="where to mount it")
-    parser.add_argument("command", metavar="COMMAND", nargs=argparse.REMAINDER, help="what runs with --map-caller")
+    rest = parser.add_argument(
+        "command", metavar="COMMAND", nargs=argparse.REMAINDER, help="what runs with --map-caller"
+    )
+    rest.required = False  # argparse names it among what is missing else
     options = parser.parse_args(args)
     command = options.command[1:] if options.command[:1] == ["--"] else options.command
     if command and not options.map_caller:

@@ -10,7 +10,8 @@ example:
   lcinit plan --json | python3 -m json.tool
 
 Nothing is changed. What setup.before brings cannot be seen yet, so the guest's init may be judged only when it runs.
-Exit code 78 means that the configuration is wrong or cannot be carried out on this machine.
+
+exit status: 0, 64 usage, 77 the configuration may not be read, 78 it is wrong or cannot be carried out on this machine.
 """
 USAGE = "[--config FILE] [--json] [--override-exec] [--] [ARG...]"
 
@@ -24,7 +25,7 @@ def run(args: list[str], program: str) -> int:
         program,
         "Print every step that init would take here.",
         EXAMPLE,
-        "[--config FILE] [--json] [--override-exec] [--] [ARG...]",
+        USAGE,
     )
     parser.add_argument("--config", metavar="FILE", help="the configuration (default: /mnt/init.yml)")
     parser.add_argument("--json", action="store_true", help="as JSON")

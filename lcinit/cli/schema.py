@@ -13,6 +13,8 @@ keys that contradict each other, numbers that YAML parsers read differently.
 
 example:
   lcinit schema > lcinit.schema.json
+
+exit status: 0, or 64 for a usage error.
 """
 
 

@@ -26,6 +26,8 @@ systemd of version 255 or older understands all but a, b and c.
 The FIFO is the first of /run/initctl and /dev/initctl that is one. From outside a container name it through the
 container's first process: its links are then followed inside the container's root.
 
+`initctl serve` is the other end, for an init that has none; `initctl serve --help` tells about it.
+
 examples:
   {program} 0
   {program} --fifo /proc/1234/root/dev/initctl 6

@@ -36,7 +36,8 @@ def run(args: list[str], program: str = "tolerant") -> int:
 
     parser = tool_parser(program, _DESCRIPTION, _EPILOG, "PATH [ARG...]")
     parser.add_argument("path", metavar="PATH", help="a file, a directory or a bare name")
-    parser.add_argument("arguments", metavar="ARG", nargs=argparse.REMAINDER, help="given to each program")
+    rest = parser.add_argument("arguments", metavar="ARG", nargs=argparse.REMAINDER, help="given to each program")
+    rest.required = False  # argparse names it among what is missing else
     options = parser.parse_args(args)
     if not options.path or "\0" in options.path:
         parser.error("PATH may not be empty")
