@@ -41,6 +41,7 @@ def set_up_console(world: World, step: s.ConsoleStep) -> None:
     if step.how == "own":
         os.fchown(stream, *world.owner)
     _bind(world, _path_of(stream))
+    world.console_own = True
 
 
 def _path_of(stream: int) -> int:

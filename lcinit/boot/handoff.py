@@ -108,6 +108,12 @@ def _console(world: World) -> None:
         for fd in (0, 1, 2):
             os.dup2(world.console_slave, fd, inheritable=True)
         return
+    if world.config.id_map is not None and not world.console_own and terminal() is not None:
+        # as its controlling terminal the guest could type into it for whoever started lcinit (TIOCSTI, CVE-2017-5226)
+        try:
+            os.setsid()
+        except PermissionError:
+            pass  # PID 1 leads the session, so it was made for the container
     for fd in (0, 1, 2):
         try:
             os.fstat(fd)

@@ -46,6 +46,7 @@ class World:
         self.helper: Helper | None = None
         self.keeper_needed = False
         self.initctl_directory = -1
+        self.console_own = False
         self.console_master = -1
         self.console_slave = -1
         self.outer_environment = dict(os.environ)

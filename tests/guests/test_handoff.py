@@ -134,3 +134,17 @@ def test_sysvinit_with_an_id_map_is_refused_and_tolerant_mode_named(
     text = running.console().decode()
     assert "sysvinit" in text
     assert "exec.mode: tolerant" in text
+
+
+def test_a_plain_command_has_no_hold_on_a_terminal_of_somebody_elses_session(
+    boot_root: str, guest_root: Callable[[str], str], container: Callable[..., Container], tmp_path: object
+) -> None:
+    layer = shifted_layer(f"{tmp_path}/layer", "plain", FACTS, mapped=True)
+    config = (
+        MAPPED + "exec: [/bin/sh, -c, 'echo tty $(cut -d \" \" -f 7 /proc/self/stat); test -t 1 && echo terminal']\n"
+    )
+    running = boot(container, boot_root, guest_root("plain"), layer, config)
+    assert running.wait().status == 0
+    text = running.console().decode()
+    assert "tty 0" in text
+    assert "terminal" in text
