@@ -76,10 +76,13 @@ def _cgroups() -> dict[str, str]:
         result[root] = _owner(root)
         for name in os.listdir(root):
             path = os.path.join(root, name)
-            if not os.path.isdir(path):
-                result[path] = _owner(path)
-            elif name.startswith(LEFTOVERS):
-                result[path] = "a test's cgroup"
+            try:
+                if not os.path.isdir(path):
+                    result[path] = _owner(path)
+                elif name.startswith(LEFTOVERS):
+                    result[path] = "a test's cgroup"
+            except FileNotFoundError:
+                continue  # another run's, and gone since it was listed
     return result
 
 
