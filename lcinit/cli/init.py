@@ -33,8 +33,8 @@ exit codes, if the guest was not started: 64 usage or not PID 1, 71 system error
 and 127 a command that cannot be run or is not there, else that of the command that failed. Once it was started the exit
 code is the guest's.
 
-example: start a guest that stands in /mnt/root, in namespaces of its own
-  unshare --fork --pid --mount --net lcinit init
+example: start a guest that stands in /mnt/root, in namespaces of its own; its init leaves the terminal raw
+  unshare --fork --pid --mount --net lcinit init; stty sane
 """
 
 # fs.nr_open as the kernel has it; where libc lacks close_range(2) each number below is a call of its own
