@@ -16,8 +16,8 @@ examples:
   sudo lcinit demo
   sudo lcinit demo --shell
 
-exit status: 0 all as it should be, 64 usage, 71 it could not be shown, 77 not root; with --shell that of the guest;
-128+N when signal N ended it.
+exit status: 0 all as it should be, or the shell has ended; 64 usage, 71 it could not be shown, 77 not root, 128+N when
+signal N ended it.
 """
 
 
