@@ -162,6 +162,8 @@ def become_keeper(world: World, step: s.ExecInit, descriptors: dict[str, int]) -
     # the channel to the leader too, which learns by its end that the exec succeeded
     process.close_range(3 + len(numbers), flags=process.CLOSE_RANGE_CLOEXEC)
     signals.reset_signals()
+    # until it says what it ignores: without an id map a guest that ends early sends SIGTERM to all processes, it too
+    signals.block_all()
     environment = {"PATH": "/usr/bin:/bin"}
     try:
         os.execve(sys.executable, keeper(keeper_arguments(world, step, numbers)), environment)

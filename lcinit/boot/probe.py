@@ -17,8 +17,8 @@ from lcinit.plan.managers import MANAGERS, recognise
 # What a kernel without the thing, or a manager that forbids to look at it, answers.
 _NOT_TOLD = frozenset((errno.EPERM, errno.EACCES, errno.ENODEV, errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT))
 _DELEGATE = "/sys/kernel/cgroup/delegate"
-# Where the first process of a machine needs what nobody has mounted for it, and what is seen there if it is.
-_MOUNTED = (("proc", "/proc/self"), ("sysfs", "/sys/kernel"), ("devtmpfs", "/dev/null"))
+# What the first process of a machine may have to mount itself.
+_MOUNTED = (("proc", "/proc"), ("sysfs", "/sys"), ("devtmpfs", "/dev"))
 
 
 def probe(children: frozenset[int] = frozenset()) -> Machine:
@@ -53,7 +53,7 @@ def _probe(procfs: int, children: frozenset[int]) -> Machine:
         kernel=_kernel(),
         pid=os.getpid(),
         first=first,
-        missing=tuple(fstype for fstype, place in _MOUNTED if not os.path.exists(place)),
+        missing=tuple(fstype for fstype, place in _MOUNTED if not _is_mounted(place)),
         manager=manager,
         container=container,
         container_uuid=environ.get("container_uuid") or environ.get("LIBVIRT_LXC_UUID") or None,
@@ -67,6 +67,14 @@ def _probe(procfs: int, children: frozenset[int]) -> Machine:
         resolv_conf=_is_filled_file("/etc/resolv.conf"),
         kernel_cgroup_delegate=_delegation(),
     )
+
+
+def _is_mounted(place: str) -> bool:
+    """Whether anything is: what lies there in the root's own files, as device nodes of an image do, is not it."""
+    try:
+        return os.stat(place).st_dev != os.stat("/").st_dev
+    except FileNotFoundError:
+        return False
 
 
 def _kernel() -> tuple[int, int]:

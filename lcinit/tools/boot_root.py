@@ -143,6 +143,7 @@ def install_lcinit(directory: str) -> None:
     for place in ("/usr/sbin", "/usr/bin"):
         os.makedirs(directory + place, exist_ok=True)
     link_names(directory + "/usr/bin", LAUNCHER, ("lcinit",))
+    link_names(directory, LAUNCHER, ("init",))  # what the kernel starts where the boot root is its initramfs
     link_names(directory + "/usr/sbin", LAUNCHER)
     if not os.path.islink(directory + "/sbin"):
         link_names(directory + "/sbin", LAUNCHER)

@@ -26,8 +26,8 @@ RECIPE_VERSION = 1
 
 # What Debian builds as modules and a machine with a disk, or a guest with an overlay, needs: in the order of loading.
 MODULES = (
-    "drivers/virtio/virtio",
     "drivers/virtio/virtio_ring",
+    "drivers/virtio/virtio",
     "drivers/virtio/virtio_pci_legacy_dev",
     "drivers/virtio/virtio_pci_modern_dev",
     "drivers/virtio/virtio_pci",

@@ -38,6 +38,7 @@ def test_bytecode_is_there_for_every_module_and_needs_no_time_stamp(boot_root: s
 def test_names_lead_to_the_launcher(boot_root: str) -> None:
     for name in MULTICALL_NAMES:
         assert os.readlink(f"{boot_root}/usr/sbin/{name}") == LAUNCHER
+    assert os.readlink(f"{boot_root}/init") == LAUNCHER  # for a kernel whose initramfs it is
     assert os.path.islink(f"{boot_root}/sbin")
     assert os.access(boot_root + LAUNCHER, os.X_OK)
 
