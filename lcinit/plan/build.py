@@ -11,6 +11,7 @@ from lcinit.config.values import Command, Config
 from lcinit.errors import ConfigError, UsageError
 from lcinit.plan import steps as s
 from lcinit.plan.facts import Machine
+from lcinit.plan.first import ENDS_IN_PANIC, first_steps
 from lcinit.plan.guest import guest_environment, guest_root_owner
 from lcinit.plan.inits import INITS
 from lcinit.plan.managers import MANAGERS
@@ -105,7 +106,7 @@ class _Builder:
         self._refuse_init(needs_no_reboot)
         if self.set_up or config.root.mode != "none":
             self.steps.append(s.UnshareMounts(phase="setup.before", why="ending it undoes every mount"))
-        self._first_process()
+        self.steps += first_steps(config, self.machine, self.root)
         self._commands("setup.before", "setup.before", config.setup.before, "boot root")
         if self.root != "/":
             self.steps.append(s.CheckRoot(phase="setup", path=self.root))
@@ -133,24 +134,6 @@ class _Builder:
         return Plan(
             steps=tuple(self.steps), notes=tuple(self.notes), warnings=tuple(self.warnings), manager=self.manager
         )
-
-    def _first_process(self) -> None:
-        """What a manager does for its container, and nobody for the kernel's first process."""
-        if self.machine.initramfs and self.config.root.mode == "pivot" and self.root != "/":
-            why = "the kernel's own root cannot be pivoted away"
-            self._add(s.CoverInitramfs(phase="setup.before", why=why))
-        if not self.machine.first:
-            return
-        for fstype, target, attributes in (
-            ("proc", "proc", ("nosuid", "nodev", "noexec")),
-            ("sysfs", "sys", ("nosuid", "nodev", "noexec")),
-            ("devtmpfs", "dev", ("nosuid",)),
-        ):
-            if fstype in self.machine.missing:
-                why = "nobody else mounts it here"
-                self._mount(fstype, target, "outside", attributes=attributes, phase="setup.before", aside=True, why=why)
-        if "devtmpfs" in self.machine.missing and not self.machine.console.terminal:
-            self._add(s.OpenConsole(phase="setup.before", why="the kernel could not"))
 
     def _refuse_init(self, needs_no_reboot: bool) -> None:
         guest = self.machine.guest
@@ -232,12 +215,11 @@ class _Builder:
         *,
         optional: bool = False,
         aside: bool = False,
-        phase: s.PhaseName = "setup",
         why: str = "",
     ) -> None:
         self._add(
             s.MountNew(
-                phase=phase,
+                phase="setup",
                 fstype=fstype,
                 target=target,
                 side=side,
@@ -379,10 +361,7 @@ class _Builder:
                 "with an id map reboot(2) is refused to the guest: reboot, and runlevel 6, ends it like a poweroff"
             )
             if self.machine.first:
-                self.warnings.append(
-                    "this is the machine's first process: with an id map the guest ends it by exiting, and then the "
-                    "kernel panics; boot it with panic=-1 to restart the machine then, or start lcinit in a container"
-                )
+                self.warnings.append(ENDS_IN_PANIC)
         self._add(
             s.ExecInit(
                 phase="exec",
