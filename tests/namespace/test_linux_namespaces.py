@@ -219,6 +219,27 @@ def test_the_initial_network_namespace_is_told_from_others_and_doubt_means_initi
     run_isolated(inside)
 
 
+def test_a_new_pid_namespace_is_not_the_machines_and_own_files_are_read_through_any_procfs() -> None:
+    def inside() -> None:
+        outer = os.open("/proc", os.O_PATH)
+        namespaces.unshare(namespaces.CLONE_NEWPID)
+        pid = os.fork()
+        if pid == 0:
+            try:
+                proc = namespaces.open_procfs()
+                ok = not namespaces.in_initial_pidns(proc) and b"Pid:\t1\n" in namespaces.read_own_proc_file(
+                    proc, "status"
+                )
+                # in the outer one this process has another number, and is itself all the same
+                ok = ok and b"NSpid:" in namespaces.read_own_proc_file(outer, "status")
+                os._exit(0 if ok else 1)
+            finally:
+                os._exit(2)
+        assert os.waitpid(pid, 0)[1] == 0
+
+    run_isolated(inside)
+
+
 @pytest.mark.skipif(os.readlink("/proc/self/ns/net") != "net:[4026531833]", reason="not known to be the initial one")
 def test_the_machines_own_network_namespace_is_known() -> None:
     """The inode number is the kernel's own for the initial namespace (linux/nsfs.h, NET_NS_INIT_INO, Linux 6.18)."""
