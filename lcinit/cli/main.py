@@ -67,21 +67,28 @@ def main(argv: list[str]) -> int:
     else:
         name, arguments = (argv[1], argv[2:]) if len(argv) > 1 else ("", [])
         program = f"lcinit {name}" if name in COMMANDS else "lcinit"
+    code = 0
     try:
-        code = _run(name, arguments, program)
+        code = _told(name, arguments, program)
         if sys.stdout is not None:
             sys.stdout.flush()  # what cannot be written is found out here, not in the interpreter's end
         return code
+    except OSError as error:
+        if error.errno not in _OUTPUT_ERRORS or error.filename is not None:
+            raise
+        return _output_failed(error, program, told=code)
+
+
+def _told(name: str, arguments: list[str], program: str) -> int:
+    """The exit code of the command, whose LcinitError is told."""
+    try:
+        return _run(name, arguments, program)
     except LcinitError as error:
         # the problems of a file stand bare: their lines begin with the place, which editors jump to
         prefix = "" if hasattr(error, "problems") else f"{program}: "
         for line in str(error).split("\n"):
             print(f"{prefix}{line}", file=sys.stderr)
         return error.exit_code
-    except OSError as error:
-        if error.errno not in _OUTPUT_ERRORS or error.filename is not None:
-            raise
-        return _output_failed(error, program)
 
 
 def _run(name: str, arguments: list[str], program: str) -> int:
@@ -115,9 +122,14 @@ def _escape_what_cannot_be_encoded() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-def _output_failed(error: OSError, program: str) -> int:
-    """Tell that output could not be written, unless its reader has seen enough; keep Python from trying again."""
+def _output_failed(error: OSError, program: str, *, told: int) -> int:
+    """Tell that output could not be written, unless its reader has seen enough; keep Python from trying again.
+
+    `told` is the exit code of what has been told already, 0 for nothing.
+    """
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    if told:
+        return told
     if error.errno != errno.EPIPE:
         try:
             print(f"{program}: cannot write the output: {error.strerror}", file=sys.stderr)

@@ -44,7 +44,9 @@ def test_options_behind_the_path_are_the_programs_own(tmp_path: Path) -> None:
 
 def test_signals_that_python_ignores_are_not_inherited_as_ignored(tmp_path: Path) -> None:
     for path in (script(tmp_path / "s", "grep SigIgn /proc/self/status"), tmp_path):
-        assert tolerant(path).stdout.split()[1] == "0" * 16
+        ignored = int(tolerant(path).stdout.split()[1], 16)
+        # GNU make leaves the C library's own 32 and 33 ignored, which no program can see to (nptl(7))
+        assert ignored & ~(3 << 31) == 0
         assert tolerant(path).returncode == 0
 
 
