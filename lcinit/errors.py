@@ -6,6 +6,7 @@ Exit codes follow sysexits(3): 64 usage, 71 system error, 77 permission, 78 conf
 from __future__ import annotations
 
 import errno as _errno
+import os
 
 EX_USAGE = 64
 EX_SOFTWARE = 70
@@ -57,7 +58,8 @@ class SystemFailure(LcinitError):
     def from_os_error(cls, doing: str, error: OSError, *, hint: str = "") -> SystemFailure:
         """The one-line form of an OSError: `cannot DOING: CAUSE`; EPERM and EACCES become exit code 77."""
         text = error.strerror or str(error)
-        where = f" ({error.filename})" if error.filename else ""
+        name = os.fsdecode(error.filename) if isinstance(error.filename, (str, bytes)) else ""
+        where = f" ({name})" if name and name not in doing else ""
         code = EX_NOPERM if error.errno in (_errno.EPERM, _errno.EACCES) else EX_OSERR
         return cls(f"cannot {doing}: {text}{where}", hint=hint, exit_code=code)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import stat
 
 from lcinit import log
 from lcinit.boot.world import World
@@ -82,18 +81,19 @@ def _look_at(directory: int, path: str, own: frozenset[int]) -> Cgroup:
     finally:
         os.close(procs)
     names = os.listdir(directory)
-    children = any(_is_directory(directory, name) for name in names)
     return Cgroup(
         path=path,
         alone=pids <= own,
-        empty=not children,
+        empty=not _children(directory),
         root="cgroup.events" not in names,
         writable=os.access("cgroup.procs", os.W_OK, dir_fd=directory),
     )
 
 
-def _is_directory(directory: int, name: str) -> bool:
-    return "." not in name and stat.S_ISDIR(os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode)
+def _children(directory: int) -> list[str]:
+    """The cgroups directly below one; their names may hold dots (init.scope), as its files' do."""
+    with os.scandir(directory) as entries:
+        return [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
 
 
 def take_cgroup(world: World, step: s.TakeCgroup) -> None:
@@ -134,7 +134,7 @@ def _enable_controllers(directory: int) -> None:
 
 def _make_child(parent: int) -> int:
     """A new child cgroup with PID 1 in it. Empty ones that earlier boots left are removed first."""
-    for name in os.listdir(parent):
+    for name in _children(parent):
         if _is_of_a_boot(name):
             _remove_empty(parent, name)
     for number in range(1000):
@@ -170,9 +170,8 @@ def _remove_empty(parent: int, name: str) -> None:
     except OSError:
         return
     try:
-        for child in os.listdir(directory):
-            if _is_directory(directory, child):
-                _remove_empty(directory, child)
+        for child in _children(directory):
+            _remove_empty(directory, child)
     finally:
         os.close(directory)
     try:

@@ -6,6 +6,7 @@ import errno
 import os
 import stat
 
+from lcinit import log
 from lcinit.boot import mounts, targets
 from lcinit.boot.world import World
 from lcinit.errors import SystemFailure
@@ -88,7 +89,11 @@ def make_initctl(world: World, step: s.MakeInitctl) -> None:
 
 def copy_devices(world: World, step: s.CopyDevices) -> None:
     """Outer nodes made again inside, with the mode of the outer one, owned by the guest's root."""
-    chosen = [name for name in _outer_nodes("/dev") if _is_wanted(name, step)]
+    present = _outer_nodes("/dev")
+    for glob in step.include:
+        if not any(_glob_covers(glob, f"/dev/{name}") for name in present):
+            log.warning(f"devices.include: there is no device {glob} here")
+    chosen = [name for name in present if _is_wanted(name, step)]
     for name in sorted(chosen):
         outer = os.lstat(f"/dev/{name}")
         head, _, leaf = name.rpartition("/")

@@ -52,7 +52,7 @@ def mount_fstab(world: World, step: s.MountFstab) -> None:
 
 def _read_fstab(world: World, path: str) -> bytes:
     """The file's text. One that lies in the guest root would have the guest say what of the outside it is given."""
-    handle = sources.open_source(world, path)
+    handle = sources.open_source(world, path, "fstab")
     try:
         if sources.is_in(sources.root_path(world), handle):
             raise SystemFailure(f"refused: fstab: {path} is a file of the guest", hint="keep it in the boot root")

@@ -44,6 +44,8 @@ def unshare_mounts(world: World, step: s.UnshareMounts) -> None:
     namespaces.unshare(namespaces.CLONE_NEWNS)
     mount.make_slave("/")
     mount.make_private("/")
+    if world.root == "/":
+        world.reopen_root()
 
 
 def check_root(world: World, step: s.CheckRoot) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 
@@ -71,6 +72,12 @@ def _resolve(future: Future[None]) -> None:
         future.set_result(None)
 
 
+def _step_failure(step: s.Step, error: OSError) -> SystemFailure:
+    refused = error.errno in (errno.EPERM, errno.EACCES)
+    hint = "`lcinit doctor` tells what this container does not permit" if refused else ""
+    return SystemFailure.from_os_error(f"{step.what()} ({step.phase})", error, hint=hint)
+
+
 class Runner:
     """Runs one plan. Ends by exec, or by an LcinitError that says which step failed."""
 
@@ -94,7 +101,7 @@ class Runner:
             try:
                 await self._do(number, step)
             except OSError as error:
-                raise SystemFailure.from_os_error(f"{step.what()} ({step.phase})", error) from error
+                raise _step_failure(step, error) from error
             spent = time.monotonic() - begun
             log.debug(f"{step.phase} {spent * 1000:7.3f} ms  {step.what()}")
             world.phase_seconds[step.phase] = world.phase_seconds.get(step.phase, 0.0) + spent
@@ -180,7 +187,7 @@ class Runner:
         try:
             self._do_outside(step, descriptors)
         except OSError as error:
-            raise SystemFailure.from_os_error(f"{step.what()} ({step.phase})", error) from error
+            raise _step_failure(step, error) from error
 
     def _do_outside(self, step: s.Step, descriptors: list[int]) -> None:
         if isinstance(step, s.WriteIdMap):

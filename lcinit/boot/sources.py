@@ -19,13 +19,13 @@ _MOST_LINKS = 40  # as the kernel's MAXSYMLINKS
 _PLAIN_PROC_LINKS = frozenset(("self", "thread-self", "mounts", "net"))
 
 
-def open_source(world: World, source: str) -> int:
+def open_source(world: World, source: str, key: str = "mounts") -> int:
     """A handle of a source that the guest's files had no say in: links are followed outside of the guest root only.
 
     A source in the guest root is reached without any link. Raises SystemFailure.
     """
     if not source.startswith("/"):
-        raise SystemFailure(f"mounts: source {source!r} is not an absolute path")
+        raise SystemFailure(f"{key}: {source!r} is not an absolute path")
     root = root_path(world)
     pending = _components(source)
     links = 0
@@ -43,13 +43,13 @@ def open_source(world: World, source: str) -> int:
             here = following
             if is_in(root, here):
                 if links:
-                    raise SystemFailure(f"refused: the mount source {source} leads into the guest root {root}")
+                    raise SystemFailure(f"refused: {key}: {source} leads into the guest root {root}")
                 rest = "/".join(reversed(pending))
                 return files.open_in_root(here, rest or ".", os.O_PATH)
         found, here = here, -1
         return found
     except OSError as error:
-        raise SystemFailure.from_os_error(f"use {source} as a mount source", error) from error
+        raise SystemFailure.from_os_error(f"open {source}, which {key} names", error) from error
     finally:
         if here >= 0:
             os.close(here)

@@ -102,7 +102,7 @@ def _kind(mode: int) -> str:
 
 def _unreadable(path: str, error: OSError) -> ConfigError:
     hints = {
-        errno.ENOENT: "create it, or leave --config out for the defaults",
+        errno.ENOENT: "name a file that is there",
         errno.EACCES: "make it readable to lcinit",
         errno.EPERM: "make it readable to lcinit",
         errno.ENXIO: "name a regular file: this is a socket or a device without a driver",

@@ -104,6 +104,8 @@ class _Builder:
         config = self.config
         needs_no_reboot = config.id_map is not None
         self._refuse_init(needs_no_reboot)
+        if not self.machine.can("sys_admin"):
+            self.warnings.append("this process has no CAP_SYS_ADMIN: init would fail here (`lcinit doctor` tells more)")
         if self.set_up or config.root.mode != "none":
             self.steps.append(s.UnshareMounts(phase="setup.before", why="ending it undoes every mount"))
         self.steps += first_steps(config, self.machine, self.root)
@@ -264,7 +266,7 @@ class _Builder:
         cgroup = self.machine.cgroup
         chown = self.config.id_map is not None
         if cgroup is None or not cgroup.writable:
-            why = "no cgroup2 hierarchy here" if cgroup is None else "the cgroup hierarchy cannot be written to"
+            why = "no cgroup2 hierarchy can be seen" if cgroup is None else "the cgroup hierarchy cannot be written to"
             self._add(s.TakeCgroup(phase="setup", how="none", path="", why=why))
             self.notes.append(f"the guest has no cgroup of its own: {why}")
             self.owned_cgroup = False

@@ -60,8 +60,7 @@ class Machine(Record):
     manager: str = "generic"
     container: str | None = None
     container_uuid: str | None = None
-    capabilities: frozenset[str] = frozenset()
-    filesystems: frozenset[str] = frozenset()
+    capabilities: frozenset[str] | None = None
     initial_network: bool = False
     interfaces: tuple[Interface, ...] = ()
     console: Console = Console(terminal=False, own=False)
@@ -69,10 +68,9 @@ class Machine(Record):
     initramfs: bool = False
     guest: Guest | None = None
     environment: tuple[tuple[str, str], ...] = ()
-    devices: tuple[str, ...] = ()
     resolv_conf: bool = False
     kernel_cgroup_delegate: tuple[str, ...] = ("cgroup.procs", "cgroup.threads", "cgroup.subtree_control")
 
     def can(self, capability: str) -> bool:
         """Whether PID 1 has the capability (lower case, without `cap_`) in its effective set."""
-        return capability in self.capabilities
+        return self.capabilities is None or capability in self.capabilities

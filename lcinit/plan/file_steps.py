@@ -101,7 +101,7 @@ class CopyDevices(Step):
 
     def what(self) -> str:
         """What is brought in."""
-        what = "every outer device node" if self.inherit else "outer device nodes " + " ".join(self.include)
+        what = "copy every outer device node" if self.inherit else "copy outer device nodes " + " ".join(self.include)
         less = " ".join((*self.exclude, *(f"/{r}/" for r in self.rexclude)))
         return what + (f", less {less}" if less else "")
 
@@ -152,7 +152,7 @@ class ConsoleStep(Step):
         return {
             "bind": "bind the container's terminal",
             "own": "bind the container's terminal, owned by the guest's root",
-            "relay": "a fresh pty relayed by the helper (a plain command keeps its streams)",
+            "relay": "make a pty that the keeper relays (a plain command keeps its streams)",
         }[self.how]
 
     def where(self) -> str:

@@ -75,7 +75,7 @@ class UnshareMounts(Step):
 
     def what(self) -> str:
         """The call."""
-        return "new mount namespace, private"
+        return "make a private mount namespace"
 
     def where(self) -> str:
         """All mounts."""
@@ -202,7 +202,7 @@ class Unshare(Step):
 
     def what(self) -> str:
         """The namespaces."""
-        return "new namespaces: " + ", ".join(self.namespaces)
+        return "make namespaces: " + ", ".join(self.namespaces)
 
 
 class WriteIdMap(Step):

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Never
 
-_REPORT = struct.Struct("=i64s")
+_REPORT = struct.Struct("=i200s")
 
 
 class Identity(Record):
@@ -65,7 +65,7 @@ def spawn(program: Program) -> int:
     if report:
         number, call = _REPORT.unpack(report)
         os.waitpid(pid, 0)
-        where = call.rstrip(b"\0").decode("ascii", "replace")
+        where = call.rstrip(b"\0").decode("utf-8", "replace")
         not_found = where == "exec" and number in (errno.ENOENT, errno.ENOTDIR)
         raise CommandFailed(
             f"cannot run {program.argv[0]!r}: {'not found' if not_found else f'{where}: {os.strerror(number)}'}",
@@ -93,7 +93,7 @@ def _child(program: Program, report: int) -> Never:
             call = "take the terminal"
             set_controlling_tty(0, steal=True)
         if program.cwd is not None:
-            call = "chdir"
+            call = f"enter {program.cwd}"
             os.chdir(program.cwd)
         if program.identity is not None:
             call = "change user"
@@ -108,7 +108,7 @@ def _child(program: Program, report: int) -> Never:
         call = "exec"
         execute(program.argv, dict(program.environment))
     except OSError as error:
-        os.write(report, _REPORT.pack(error.errno or errno.EIO, call.encode()))
+        os.write(report, _REPORT.pack(error.errno or errno.EIO, call.encode("utf-8", "surrogateescape")[:200]))
     finally:
         os._exit(EX_CANNOT_RUN)
 

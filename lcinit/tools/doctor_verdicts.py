@@ -142,7 +142,7 @@ def _remedy(machine: Machine, trial: Trial, meaning: Meaning) -> str:
 
 
 def _privilege(examined: Examination) -> list[Finding]:
-    held = examined.machine.capabilities
+    held = examined.machine.capabilities or frozenset()
     found = [_ids(examined)]
     missing = [name for name in NEEDED_CAPABILITIES if name not in held]
     if missing:

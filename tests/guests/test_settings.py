@@ -197,6 +197,22 @@ def test_without_root_and_setup_the_command_runs_in_the_boot_root(look: Look) ->
 WORLD = "$(id -u)$(tr -s ' ' < /proc/self/uid_map)"
 
 
+def test_without_a_root_the_boot_root_itself_is_set_up(look: Look) -> None:
+    config = (
+        "root: null\nexec: [/bin/sh, -c, 'echo pid $$; stat -c \"dev %F\" /dev/null; ls -d /usr/lib/lcinit; ls /run']\n"
+    )
+    seen = look(config, "")
+    assert seen["pid"] == "1"
+    assert seen["dev"] == "character special file"
+    assert "/usr/lib/lcinit" in seen.text
+    assert "host" in seen.text
+
+
+def test_a_device_that_is_not_there_is_told(look: Look) -> None:
+    seen = look(MAPPED + "devices: {include: [no-such-device]}\n", "true\n")
+    assert "devices.include: there is no device no-such-device here" in seen.text
+
+
 def test_setup_after_and_outside_run_where_they_should(look: Look, tmp_path: object) -> None:
     path = os.path.join(str(tmp_path), "say")
     with open(path, "w") as file:
