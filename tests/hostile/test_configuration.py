@@ -256,7 +256,7 @@ def test_a_device_or_image_behind_a_link_of_the_guest_is_not_mounted(astray: dic
 def test_the_guests_own_fstab_is_refused(astray: dict[str, Any]) -> None:
     for path, cause in (
         ("/mnt/root/etc/fstab", "refused: fstab: /mnt/root/etc/fstab is a file of the guest; keep it in the boot root"),
-        ("/mnt/etc/fstab", "refused: the mount source /mnt/etc/fstab leads into the guest root /mnt/root"),
+        ("/mnt/etc/fstab", "refused: fstab: /mnt/etc/fstab leads into the guest root /mnt/root"),
     ):
         done = boot(mounting(fstab=path), **astray)
         assert SECRET not in str(done)
