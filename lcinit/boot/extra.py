@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import stat
 
+from lcinit import log
 from lcinit.boot import mounts, sources, targets
 from lcinit.boot.world import World
 from lcinit.config.fstab import parse_fstab
@@ -17,17 +18,8 @@ from lcinit.errors import SystemFailure
 from lcinit.linux import files, mount
 from lcinit.plan import steps as s
 
-ATTRIBUTE_WORDS = {
-    **mounts.ATTRIBUTES,
-    "ro": mount.MOUNT_ATTR_RDONLY,
-}
-# Words of mount(8) that ask for the default, or for what does not concern a container.
-NEUTRAL = frozenset(
-    (
-        *("defaults", "rw", "suid", "exec", "auto", "noauto", "nofail", "relatime", "_netdev", "bind"),
-        *("nouser", "user", "users", "owner", "group"),
-    )
-)
+# Words of mount(8) that ask for what a mount is anyway; the configuration has taken out those that mean nothing here.
+NEUTRAL = frozenset(("rw", "suid", "exec", "relatime", "nofail"))
 LARGEST_FSTAB = 1 << 20
 
 
@@ -39,15 +31,14 @@ def mount_extra(world: World, step: s.MountExtra) -> None:
 
 
 def mount_fstab(world: World, step: s.MountFstab) -> None:
-    """Every line, in order; swap and the root's own line are not for a container."""
+    """Every line, in order. One with `nofail` that cannot be mounted is told and passed over."""
     for entry in parse_fstab(_read_fstab(world, step.path), step.path):
-        if entry.type == "swap" or entry.target in ("none", "/") or "noauto" in entry.options:
-            continue
         try:
             _mount(world, entry)
-        except (OSError, SystemFailure):
+        except (OSError, SystemFailure) as error:
             if "nofail" not in entry.options:
                 raise
+            log.warning(f"{step.path}: {entry.target} is not mounted (nofail): {error}")
 
 
 def _read_fstab(world: World, path: str) -> bytes:
@@ -71,17 +62,17 @@ def _read_fstab(world: World, path: str) -> bytes:
 def _mount(world: World, entry: Mount) -> None:
     attributes, rest = split_options(entry.options)
     recursive = "rbind" in rest
-    bind = recursive or "bind" in entry.options or entry.type in (None, "none", "bind")
-    if bind:
-        if entry.source is None:
-            raise SystemFailure(f"mounts: /{entry.target}: a bind mount needs a source")
+    if entry.type is None:
         unknown = [word for word in rest if word != "rbind"]
         if unknown:
             raise SystemFailure(f"mounts: /{entry.target}: {unknown[0]!r} is no option of a bind mount")
-        fd = _bind(world, entry.source, recursive=recursive)
+        fd = _bind(world, entry.source or "", recursive=recursive)
     else:
         source = _resolved(world, entry.source) if entry.source else entry.type
-        fd = mount.new_mount(entry.type or "", _file_system_options(rest), 0, source=source)
+        options = _file_system_options(rest)
+        if "ro" in entry.options:
+            options["ro"] = None  # for the file system too: its device may be read-only
+        fd = mount.new_mount(entry.type, options, 0, source=source)
     try:
         mounts.set_id_map(fd, entry.id_map, attributes | mount.MOUNT_ATTR_NODEV, recursive=recursive)
         directory = stat.S_ISDIR(os.fstat(fd).st_mode)
@@ -99,11 +90,9 @@ def split_options(options: tuple[str, ...]) -> tuple[int, list[str]]:
     attributes = 0
     rest = []
     for word in options:
-        if word in ATTRIBUTE_WORDS:
-            attributes |= ATTRIBUTE_WORDS[word]
-        elif word == "dev":
-            raise SystemFailure("mounts: option dev is refused: device nodes come into the guest by `devices` alone")
-        elif word not in NEUTRAL and not word.startswith(("x-", "comment=")):
+        if word in mounts.ATTRIBUTES:
+            attributes |= mounts.ATTRIBUTES[word]
+        elif word not in NEUTRAL:
             rest.append(word)
     return attributes, rest
 

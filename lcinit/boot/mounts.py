@@ -235,12 +235,6 @@ def clone_handle(handle: int, *, recursive: bool = False) -> int:
     return mount.open_tree(handle, "", flags | (calls.AT_RECURSIVE if recursive else 0))
 
 
-def clone_path(path: str, *, recursive: bool = False) -> int:
-    """A detached bind mount of a path of the boot root."""
-    flags = mount.OPEN_TREE_CLONE | mount.OPEN_TREE_CLOEXEC | (calls.AT_RECURSIVE if recursive else 0)
-    return mount.open_tree(calls.AT_FDCWD, path, flags)
-
-
 def clone_from_new(mount_fd: int, name: str) -> int:
     """A detached bind mount of one file of a new file system that is not attached anywhere.
 

@@ -51,10 +51,6 @@ class Plan(Record):
     warnings: tuple[str, ...] = ()
     manager: str = "generic"
 
-    def has_commands(self) -> bool:
-        """Whether any step has something to supervise."""
-        return any(isinstance(step, s.RunCommand) for step in self.steps)
-
 
 def build(config: Config, machine: Machine, argv: tuple[str, ...]) -> Plan:
     """The plan that hands over to `argv`. Raises ConfigError for what cannot be done here, before anything was done."""
@@ -375,7 +371,6 @@ class _Builder:
                 groups=config.exec.groups,
                 cwd=config.exec.cwd,
                 stop=config.exec.stop,
-                serve_initctl=config.initctl is True,
             )
         )
 

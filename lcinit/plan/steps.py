@@ -293,7 +293,6 @@ class ExecInit(Step):
     groups: tuple[str | int, ...] = ()
     cwd: str | None = None
     stop: tuple[tuple[str, str], ...] = ()
-    serve_initctl: bool = False
 
     def what(self) -> str:
         """The words of the command."""

@@ -46,7 +46,6 @@ class Reaper:
 
     def __init__(self) -> None:
         self.children: dict[int, Child] = {}
-        self.orphans = 0
 
     def register(self, pid: int) -> Child:
         """Must be called before the child can be reaped: in the same stretch of code as the fork."""
@@ -67,9 +66,7 @@ class Reaper:
             if pid == 0:
                 return
             child = self.children.pop(pid, None)
-            if child is None:
-                self.orphans += 1
-            else:
+            if child is not None:
                 child.ended(status_of(wait_status))
 
 

@@ -208,6 +208,18 @@ def test_without_a_root_the_boot_root_itself_is_set_up(look: Look) -> None:
     assert "host" in seen.text
 
 
+def test_an_fstab_line_with_nofail_is_told_and_passed_over(look: Look, tmp_path: object) -> None:
+    fstab = os.path.join(str(tmp_path), "fstab")
+    with open(fstab, "w") as file:
+        file.write("/not/there /data none bind,nofail\n")
+    seen = look(MAPPED + "fstab: /mnt/fstab\n", "echo up\n", binds=[(fstab, "/mnt/fstab")])
+    assert seen["up"] == ""
+    assert "/data is not mounted (nofail)" in seen.text
+    with open(fstab, "w") as file:
+        file.write("/not/there /data none bind\n")
+    assert "/not/there" in look(MAPPED + "fstab: /mnt/fstab\n", "", status=71, binds=[(fstab, "/mnt/fstab")]).text
+
+
 def test_a_device_that_is_not_there_is_told(look: Look) -> None:
     seen = look(MAPPED + "devices: {include: [no-such-device]}\n", "true\n")
     assert "devices.include: there is no device no-such-device here" in seen.text
