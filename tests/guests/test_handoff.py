@@ -148,3 +148,12 @@ def test_a_plain_command_has_no_hold_on_a_terminal_of_somebody_elses_session(
     text = running.console().decode()
     assert "tty 0" in text
     assert "terminal" in text
+
+
+def test_without_a_configuration_file_the_defaults_boot(
+    boot_root: str, guest_copy: Callable[..., str], container: Callable[..., Container]
+) -> None:
+    running = container("unshare").start(boot_root, guest_root=guest_copy("busybox"))
+    running.expect("busybox is up", 20)
+    running.run("/sbin/poweroff")
+    assert running.wait(20).status == POWEROFF_DEATH
