@@ -292,7 +292,7 @@ LEAK = """
 mount --make-rshared /
 before=$(cat /proc/self/mountinfo)
 lcinit init --no-pid1 > /tmp/said 2>&1 &
-until grep -q 'the guest is up' /tmp/said; do sleep 0.05; kill -0 $! || break; done
+until grep -q '^the guest is up' /tmp/said; do sleep 0.05; kill -0 $! || break; done
 cat /tmp/said
 [ "$(cat /proc/self/mountinfo)" = "$before" ] && echo "while it runs: the same"
 touch /mnt/root/mnt/go

@@ -83,7 +83,8 @@ class Container:
         self.directory = tempfile.mkdtemp(prefix=f"{self.name}-")
         self.cgroup = os.path.join(cgroup2_mount(), self.name)
         os.mkdir(self.cgroup)
-        self.cgroups_v1 = {each: os.path.join(cgroup1_mount(each), self.name) for each in self.controllers_v1}
+        mounted = {each: cgroup1_mount(each) for each in self.controllers_v1}
+        self.cgroups_v1 = {each: os.path.join(where, self.name) for each, where in mounted.items() if where}
         Container._alive.add(self)
         for directory in self.cgroups_v1.values():
             os.mkdir(directory)
@@ -384,14 +385,14 @@ def cgroup2_mount() -> str:
     raise RuntimeError("the lab needs a cgroup2 mount")
 
 
-def cgroup1_mount(controller: str) -> str:
-    """Where this machine has the cgroup v1 hierarchy of `controller`; RuntimeError where it has none."""
+def cgroup1_mount(controller: str) -> str | None:
+    """Where this machine has the cgroup v1 hierarchy of `controller`; None where cgroup2 has taken its place."""
     with open("/proc/self/mountinfo", encoding="utf-8") as file:
         for line in file:
             fields, _, kind = line.rstrip("\n").partition(" - ")
             if kind.startswith("cgroup ") and controller in kind.split()[2].split(","):
                 return fields.split()[4]
-    raise RuntimeError(f"this machine has no cgroup v1 hierarchy of {controller}")
+    return None
 
 
 def descendants(pid: int) -> list[int]:
