@@ -127,7 +127,7 @@ def parse(console: bytes) -> ProbeResult | None:
 
 def await_probe(container: Container, timeout: float = 60, *, start: int = 0) -> ProbeResult:
     """Wait for a probe's end on the console after byte `start`; ContainerError when it does not come."""
-    container.expect(r"^probe-done: \d+\r*$", timeout, start=start)
+    container.expect(r"^probe-done: \d+\r*\n", timeout, start=start)
     result = parse(container.console()[start:])
     assert result is not None
     return result
