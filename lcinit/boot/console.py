@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 
-from lcinit.boot import mounts, targets
+from lcinit.boot import mounts
 from lcinit.boot.world import World
 from lcinit.errors import SystemFailure
 from lcinit.linux import process
@@ -60,18 +60,11 @@ def _path_of(stream: int) -> int:
 
 
 def _bind(world: World, source: int) -> None:
+    """Bind the terminal of a handle, which is closed."""
     try:
-        clone = mounts.clone_handle(source)
+        mounts.bind_on_file(world, source, "dev/console")
     finally:
         os.close(source)
-    try:
-        target = targets.regular_file(world, "dev/console")
-        try:
-            mounts.attach(clone, target)
-        finally:
-            os.close(target)
-    finally:
-        os.close(clone)
 
 
 def _fresh_pty(world: World) -> None:

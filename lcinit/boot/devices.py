@@ -56,15 +56,7 @@ def _bind_node(world: World, name: str, kind: int, device: int) -> None:
         outer = os.fstat(source)
         if stat.S_IFMT(outer.st_mode) != kind or outer.st_rdev != device:
             raise SystemFailure(f"the boot root's /dev/{name} is not the device of that name")
-        target = targets.regular_file(world, f"dev/{name}")
-        try:
-            clone = mounts.clone_handle(source)
-            try:
-                mounts.attach(clone, target)
-            finally:
-                os.close(clone)
-        finally:
-            os.close(target)
+        mounts.bind_on_file(world, source, f"dev/{name}")
     finally:
         os.close(source)
 

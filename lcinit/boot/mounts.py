@@ -235,6 +235,19 @@ def clone_handle(handle: int, *, recursive: bool = False) -> int:
     return mount.open_tree(handle, "", flags | (calls.AT_RECURSIVE if recursive else 0))
 
 
+def bind_on_file(world: World, source: int, path: str) -> None:
+    """Bind what a handle stands for over the regular file `path` of the guest root, made where it is missing."""
+    target = targets.regular_file(world, path)
+    try:
+        clone = clone_handle(source)
+        try:
+            attach(clone, target)
+        finally:
+            os.close(clone)
+    finally:
+        os.close(target)
+
+
 def clone_from_new(mount_fd: int, name: str) -> int:
     """A detached bind mount of one file of a new file system that is not attached anywhere.
 
