@@ -6,18 +6,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Final
 
-MANAGERS: Final[dict[str, str]] = {
-    "lxc": "lxc",
-    "libvirt-lxc": "lxc-libvirt",
-    "systemd-nspawn": "systemd-nspawn",
-    "podman": "podman",
-    "docker": "",
-    "runc": "",
-}
-"""Each manager with the value of `container=` that it gives its PID 1 (systemd.io/CONTAINER_INTERFACE).
-
-Empty: it gives none. An image may set one of its own, as those made for docker often do.
-"""
+MANAGERS: Final = ("lxc", "libvirt-lxc", "systemd-nspawn", "podman", "docker", "runc")
+"""Each manager that a plan knows by name; what it does differently under one is in plan.managers."""
 
 MODES: Final[dict[str, str]] = {
     "auto": "auto",

@@ -11,6 +11,7 @@ import os
 
 import pytest
 
+from lcinit.config import managers as modes
 from lcinit.config.load import parse
 from lcinit.config.values import Config, IdMap, IdRange, Network
 from lcinit.errors import ConfigError, UsageError
@@ -20,7 +21,7 @@ from lcinit.plan.build import Plan, build, command
 from lcinit.plan.facts import Cgroup, Console, Guest, Interface, Machine
 from lcinit.plan.guest import guest_environment, matches
 from lcinit.plan.inits import INITS, kind_of, stop_signals
-from lcinit.plan.managers import recognise
+from lcinit.plan.managers import MANAGERS, recognise
 from lcinit.plan.network import interfaces_to_move
 
 DATA = os.path.join(os.path.dirname(__file__), "data")
@@ -299,3 +300,7 @@ def test_exec_stop_overrides_what_is_known() -> None:
 )
 def test_managers_are_known_by_what_they_say(container: str | None, manager: str) -> None:
     assert recognise(container) == manager
+
+
+def test_every_manager_that_can_be_written_is_known_to_the_plan() -> None:
+    assert {*modes.MANAGERS, "generic"} == set(MANAGERS)
