@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 PACKAGE = os.path.join(os.path.dirname(__file__), "..", "..", "lcinit")
-LAYERS = ("linux", "config", "plan", "supervisor", "boot", "control", "tools", "cli")
+LAYERS = ("linux", "config", "plan", "supervisor", "boot", "control", "guest", "tools", "cli")
 FREE = ("errors", "log", "record", "")  # what every layer but linux may use
 
 # Modules of a layer that turn values into values and touch nothing.
