@@ -5,6 +5,13 @@ from __future__ import annotations
 import os
 import select
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from lcinit.history import History
+
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 _LONGEST = 4000  # below PIPE_BUF: a pipe that polls writable takes it whole
 
@@ -17,6 +24,7 @@ class Log:
         self.json = False
         self.file = -1
         self.dropped = 0
+        self.history: History | None = None
 
     def configure(self, level: str, form: str, file: str | None) -> None:
         """Take over the configuration's `log`. Raises OSError when the file cannot be opened."""
@@ -30,10 +38,14 @@ class Log:
         """One record: a line, with whatever could move a terminal's cursor made visible."""
         if LEVELS[level] < LEVELS[self.level]:
             return
-        line = self._line(level, printable(message))
+        message = printable(message)
+        line = self._line(level, message)
         self._put(2, line)
         if self.file >= 0:
             self._put(self.file, line)
+        if self.history is not None:
+            kept = message if len(message) <= _LONGEST else f"{message[:_LONGEST]}..."
+            self.history.append({"level": level, "message": kept})
 
     def _line(self, level: str, message: str) -> bytes:
         if self.json:
@@ -84,3 +96,39 @@ def error(message: str) -> None:
     """Something failed. Several lines are several records."""
     for line in message.split("\n"):
         _log.write("error", line)
+
+
+def level() -> str:
+    """The lowest level that is written, a key of LEVELS."""
+    return _log.level
+
+
+def set_level(name: str) -> None:
+    """Write what has at least this level. ValueError for a name that is not in LEVELS."""
+    if name not in LEVELS:
+        raise ValueError(f"no log level {name!r}: it is one of {', '.join(LEVELS)}")
+    _log.level = name
+
+
+def keep(count: int) -> None:
+    """From now on keep the last `count` records, for those who ask later. Costs nothing before it is called."""
+    import time
+
+    from lcinit.history import History
+
+    _log.history = History(count, time.time)
+
+
+def kept() -> list[dict[str, Any]]:
+    """The records kept, oldest first: {"seq", "time" (unix), "level", "message" (printable)}. Empty without `keep`."""
+    return [] if _log.history is None else _log.history.since()
+
+
+def subscribe(callback: Callable[[dict[str, Any]], object]) -> Callable[[], None]:
+    """Call `callback` with every record from now on; the function returned ends that. Needs `keep`.
+
+    A callback that raises is dropped. What it logs itself is told after the record that it was told.
+    """
+    if _log.history is None:
+        raise RuntimeError("log.keep() comes first")
+    return _log.history.subscribe(callback)
