@@ -32,6 +32,7 @@ def check(reading: Reading) -> None:
     _root(reading)
     _network(reading)
     _capabilities(reading)
+    _tolerant(reading)
     _stop(reading)
 
 
@@ -100,7 +101,34 @@ def _capabilities(reading: Reading) -> None:
         _refuse(reading, "capabilities.keep", f"{', '.join(both)} is in drop too", "keep it in one of them")
 
 
+_STAYING: Final[dict[str, Any]] = {
+    "exec.pid": "nested",
+    "exec.on_reboot": "auto",
+    "exec.on_exit": "exit",
+    "shutdown.timeout": None,
+    "shutdown.after": (),
+}
+"""What lcinit does only while it stays, and what each key reads into where it asks for nothing."""
+
+
+def _tolerant(reading: Reading) -> None:
+    mode = reading.value("exec.mode", "handoff")
+    if mode == "handoff":
+        for path, nothing in _STAYING.items():
+            if _given(reading, path, nothing):
+                _refuse(reading, path, "has no effect after a handoff", "write exec.mode: tolerant, or leave it out")
+    elif reading.value("exec.pid", "nested") == "shared":
+        if _given(reading, "shutdown.after", ()):
+            right = "write exec.pid: nested, or leave it out"
+            _refuse(reading, "shutdown.after", "the boot root is out of reach with exec.pid: shared", right)
+        if _given(reading, "initctl", False) and reading.value("initctl", False) is True:
+            right = "write exec.pid: nested, or leave it out"
+            _refuse(reading, "initctl", "nobody serves it with exec.pid: shared yet", right)
+
+
 def _stop(reading: Reading) -> None:
+    if reading.value("exec.mode", "handoff") != "handoff":
+        return
     if _given(reading, "exec.stop", ()) and reading.value("initctl", False) not in (True, INVALID):
-        right = "write initctl: true, or leave it out"
+        right = "write initctl: true or exec.mode: tolerant, or leave it out"
         _refuse(reading, "exec.stop", "nobody asks the guest after a handoff without initctl", right)

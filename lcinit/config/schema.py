@@ -48,7 +48,6 @@ if TYPE_CHECKING:
     from lcinit.config.document import Node
     from lcinit.config.shapes import Reading
 
-_LATER: Final = "it needs exec.mode: tolerant, which a later version brings; leave it out"
 _NO_GUEST_ROOT: Final = Root(path=None, mode="none")
 
 _ROOT: Final = Forms(
@@ -196,19 +195,17 @@ _EXEC_FIELDS: Final = Fields(
     "{before, command, mode, …}",
     Field("before", COMMANDS, "In the guest root, before the guest's init."),
     Field("command", EXEC_COMMAND, "The guest's init."),
-    Field("mode", Later(Choice(("handoff", "tolerant")), "handoff", "handoff", "write handoff"), "Who stays PID 1."),
-    Field(
-        "pid", Later(Choice(("nested", "shared")), "nested", "nested", _LATER), "Whose PID namespace the guest is in."
-    ),
+    Field("mode", Choice(("handoff", "tolerant")), "Who stays PID 1: the guest's init, or lcinit."),
+    Field("pid", Choice(("nested", "shared")), "Tolerant: the guest has a PID namespace of its own, or lcinit's."),
     Field("user", USER, "The user that the command runs as."),
     Field("group", GROUP, "The group that it runs as."),
     Field("groups", ListOf(account("a group's name or id"), "a list of groups"), "Its supplementary groups."),
     Field(
         "on_reboot",
-        Later(Choice(("auto", "restart", "propagate", "exit")), "auto", "auto", _LATER),
-        "What a reboot of the guest does.",
+        Choice(("auto", "restart", "propagate", "exit")),
+        "Tolerant: what a reboot of the guest does.",
     ),
-    Field("on_exit", Later(Choice(("exit", "restart")), "exit", "exit", _LATER), "What the guest's end does."),
+    Field("on_exit", Choice(("exit", "restart")), "Tolerant: what it does when the guest ends by itself."),
     Field("on_failure", Choice(("exit", "shell")), "What a failed phase does; shell: a rescue shell on the console."),
     Field(
         "stop",
@@ -228,10 +225,10 @@ _SHUTDOWN: Final = Fields(
     "{timeout, after}",
     Field(
         "timeout",
-        Later(Forms("a duration or auto", Then(Choice(("auto",)), lambda _: None), DURATION), None, "auto", _LATER),
-        "From the request to stop to the end of everything.",
+        Forms("a duration or auto", Then(Choice(("auto",)), lambda _: None), DURATION),
+        "Tolerant: from the request to stop to the end of everything.",
     ),
-    Field("after", Later(COMMANDS, (), [], _LATER), "In the boot root, when the guest has ended."),
+    Field("after", COMMANDS, "Tolerant, nested: in the boot root, when the guest has ended."),
 )
 _LOG: Final = Fields(
     Log,
@@ -240,7 +237,7 @@ _LOG: Final = Fields(
     Field("format", Choice(("text", "json")), "Lines for people, or one JSON object a line."),
     Field("file", Forms("an absolute path or null", NOTHING, PATH), "Where to beside the console."),
 )
-_SERVICES: Final = "services need exec.mode: tolerant, which a later version brings; leave it out"
+_SERVICES: Final = "services come with a later version; leave it out"
 _RUNLEVEL: Final = Forms(
     "a runlevel from 1 to 5, or S",
     Number(1, 5, "a runlevel from 1 to 5, or S"),
@@ -285,7 +282,7 @@ CONFIG: Final = Fields(
     Field("shutdown", _SHUTDOWN, "How the guest is ended."),
     Field("services", Later(MapOf(AnyText("a name"), Anything(), "a mapping"), (), {}, _SERVICES), "Services."),
     Field("services_dir", Later(Forms("a path or null", NOTHING, PATH), None, None, _SERVICES), "Their directory."),
-    Field("runlevel", Later(_RUNLEVEL, 3, 3, _LATER), "The runlevel whose services start."),
+    Field("runlevel", Later(_RUNLEVEL, 3, 3, _SERVICES), "The runlevel whose services start."),
     Field("log", _LOG, "lcinit's own messages."),
     finish=_make_config,
 )
