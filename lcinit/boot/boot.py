@@ -12,9 +12,9 @@ from lcinit.boot.runner import Runner
 from lcinit.boot.world import World
 from lcinit.config.values import Config
 from lcinit.errors import LcinitError, SystemFailure
-from lcinit.plan.build import build, command
+from lcinit.plan.build import build
 from lcinit.plan.facts import Machine
-from lcinit.plan.guest import guest_root_owner
+from lcinit.plan.guest import command, guest_root_owner
 from lcinit.supervisor.loop import run
 
 TYPE_CHECKING = False

@@ -87,6 +87,7 @@ def _look_at(directory: int, path: str, own: frozenset[int]) -> Cgroup:
         empty=not _children(directory),
         root="cgroup.events" not in names,
         writable=os.access("cgroup.procs", os.W_OK, dir_fd=directory),
+        controllers=bool(_controllers(directory)),
     )
 
 
@@ -118,14 +119,18 @@ def take_cgroup(world: World, step: s.TakeCgroup) -> None:
         os.close(hierarchy)
 
 
-def _enable_controllers(directory: int) -> None:
-    """Each for itself: one that cannot be had now, as cpu while there are real-time processes, keeps no other away."""
+def _controllers(directory: int) -> list[str]:
+    """What the cgroup above lets this one have."""
     file = os.open("cgroup.controllers", os.O_RDONLY | os.O_CLOEXEC, dir_fd=directory)
     try:
-        names = os.read(file, 4096).decode("ascii").split()
+        return os.read(file, 4096).decode("ascii").split()
     finally:
         os.close(file)
-    for name in names:
+
+
+def _enable_controllers(directory: int) -> None:
+    """Each for itself: one that cannot be had now, as cpu while there are real-time processes, keeps no other away."""
+    for name in _controllers(directory):
         try:
             _write(directory, "cgroup.subtree_control", f"+{name}".encode())
         except OSError as error:

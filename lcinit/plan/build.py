@@ -8,14 +8,17 @@ flags; only what belongs to a namespace of the guest is mounted inside.
 from __future__ import annotations
 
 from lcinit.config.values import Command, Config
-from lcinit.errors import ConfigError, UsageError
+from lcinit.errors import ConfigError
 from lcinit.plan import steps as s
+from lcinit.plan.cgroup import cgroup_step
+from lcinit.plan.devices import device_steps
 from lcinit.plan.facts import Machine
 from lcinit.plan.first import ENDS_IN_PANIC, first_steps
 from lcinit.plan.guest import guest_environment, guest_root_owner
 from lcinit.plan.inits import INITS
 from lcinit.plan.managers import MANAGERS
 from lcinit.plan.network import interfaces_to_move
+from lcinit.plan.supervision import Supervision, notes, supervision
 from lcinit.record import Record
 
 DEFAULT_DROPPED = (
@@ -28,14 +31,6 @@ DEFAULT_DROPPED = (
     "audit_read",
 )
 
-NODES = (("null", (1, 3)), ("zero", (1, 5)), ("full", (1, 7)), ("random", (1, 8)), ("urandom", (1, 9)), ("tty", (5, 0)))
-LINKS = (
-    ("ptmx", "pts/ptmx"),
-    ("fd", "/proc/self/fd"),
-    ("stdin", "/proc/self/fd/0"),
-    ("stdout", "/proc/self/fd/1"),
-    ("stderr", "/proc/self/fd/2"),
-)
 # What OCI runtimes protect in /proc of a container whose root is the machine's (runtime-spec, config-linux.md).
 PROC_READ_ONLY = ("bus", "fs", "irq", "sys", "sysrq-trigger")
 PROC_HIDDEN = ("acpi", "kcore", "keys", "latency_stats", "timer_list", "timer_stats", "sched_debug", "scsi")
@@ -44,33 +39,29 @@ OLDEST_KERNEL = (5, 12)
 
 
 class Plan(Record):
-    """The steps in order, and what the reader should know: `notes` explain, `warnings` ask for attention."""
+    """The steps in order, and what the reader should know: `notes` explain, `warnings` ask for attention.
+
+    `supervision` is None for a handoff.
+    """
 
     steps: tuple[s.Step, ...]
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     manager: str = "generic"
+    supervision: Supervision | None = None
 
 
 def build(config: Config, machine: Machine, argv: tuple[str, ...]) -> Plan:
-    """The plan that hands over to `argv`. Raises ConfigError for what cannot be done here, before anything was done."""
+    """The plan that hands over to `argv`, or stays with it.
+
+    Raises ConfigError for what cannot be done here, before anything was done.
+    """
     if machine.kernel < OLDEST_KERNEL:
         major, minor = machine.kernel
         raise ConfigError(
             f"this is Linux {major}.{minor}; lcinit needs 5.12 or later (mount_setattr(2))", hint="run a newer kernel"
         )
     return _Builder(config, machine).build(argv)
-
-
-def command(config: Config, arguments: tuple[str, ...], *, override_exec: bool) -> tuple[str, ...]:
-    """The guest's init: `exec.command` and the arguments of `lcinit init`, by its rules. Raises UsageError."""
-    if override_exec:
-        if not arguments:
-            raise UsageError("--override-exec needs the command to run", hint="give it after --")
-        return arguments
-    if arguments and not config.exec.command_given:
-        return arguments
-    return (*config.exec.command, *arguments)
 
 
 class _Builder:
@@ -83,28 +74,40 @@ class _Builder:
         self.notes: list[str] = []
         self.warnings: list[str] = []
         self.owner = guest_root_owner(config)
-        self.new = self._new_namespaces()
         self.set_up = config.setup.mode != "none"
         self.root = config.root.path if config.root.mode != "none" and config.root.path else "/"
         self.manager = config.setup.mode if config.setup.mode in MANAGERS else machine.manager
+        self.supervision = supervision(config, machine, self.manager)
+        self.nested = self.supervision is not None and self.supervision.pid == "nested"
+        self.shared = self.supervision is not None and not self.nested
+        self.new = self._new_namespaces()
 
     def _new_namespaces(self) -> frozenset[str]:
-        if self.config.setup.mode == "none":
-            return frozenset()
+        pid = {"pid"} if self.nested else set()
+        if not self.set_up:
+            return frozenset(pid | ({"mount"} if pid else set()))
         wanted = self.config.namespaces.values()
         names = {name for name in ("uts", "ipc", "cgroup", "network") if wanted[name]}
         # a mount namespace of its own in any case: the helper stays in the other one, with the boot root
-        return frozenset(names | {"mount"} | ({"user"} if self.config.id_map else set()))
+        return frozenset(names | pid | {"mount"} | ({"user"} if self.config.id_map else set()))
 
     def build(self, argv: tuple[str, ...]) -> Plan:
         config = self.config
-        needs_no_reboot = config.id_map is not None
+        # in a PID namespace that its own user namespace owns, reboot(2) ends the guest as it should
+        needs_no_reboot = config.id_map is not None and not self.nested
         self._refuse_init(needs_no_reboot)
         if not self.machine.can("sys_admin"):
             self.warnings.append("this process has no CAP_SYS_ADMIN: init would fail here (`lcinit doctor` tells more)")
-        if self.set_up or config.root.mode != "none":
+        first = first_steps(config, self.machine, self.root)
+        if self.nested:
+            # what the machine's first process lacks it lacks too while it stays
+            self.steps += first
+            why = "it prepares one start of the guest and ends, and every mount with it"
+            self.steps.append(s.ForkBuilder(phase="setup.before", why=why))
+        if self.nested or self.set_up or config.root.mode != "none":
             self.steps.append(s.UnshareMounts(phase="setup.before", why="ending it undoes every mount"))
-        self.steps += first_steps(config, self.machine, self.root)
+        if not self.nested:
+            self.steps += first
         self._commands("setup.before", "setup.before", config.setup.before, "boot root")
         if self.root != "/":
             self.steps.append(s.CheckRoot(phase="setup", path=self.root))
@@ -112,6 +115,7 @@ class _Builder:
             phase="setup",
             command=argv[0],
             needs_no_reboot=needs_no_reboot,
+            shared=self.shared,
             why="reboot(2) is refused in a user namespace" if needs_no_reboot else "",
         )
         if not self.set_up:
@@ -121,6 +125,9 @@ class _Builder:
             self._add(check)  # now that all is mounted: the init may come with a mount
             self._namespaces()
             self._inside()
+        elif self.nested:
+            self._namespaces()
+            self._mount_proc("inside", "the PID namespace is new")
         elif config.setup.after or config.setup.outside:
             key = "setup.after" if config.setup.after else "setup.outside"
             raise ConfigError(f"{key}: setup.mode none makes no namespaces", hint="use setup.before or exec.before")
@@ -129,14 +136,20 @@ class _Builder:
         self._change_root()
         self._commands("exec.before", "exec.before", config.exec.before, "guest root")
         self._exec(argv)
+        if self.supervision is not None:
+            self.notes += notes(self.supervision, config, self.manager)
         return Plan(
-            steps=tuple(self.steps), notes=tuple(self.notes), warnings=tuple(self.warnings), manager=self.manager
+            steps=tuple(self.steps),
+            notes=tuple(self.notes),
+            warnings=tuple(self.warnings),
+            manager=self.manager,
+            supervision=self.supervision,
         )
 
     def _refuse_init(self, needs_no_reboot: bool) -> None:
         guest = self.machine.guest
         if guest is not None:
-            refuse_init(guest.init, guest.resolved, needs_no_reboot=needs_no_reboot)
+            refuse_init(guest.init, guest.resolved, needs_no_reboot=needs_no_reboot, shared=self.shared)
 
     def _commands(self, phase: s.PhaseName, key: str, commands: tuple[Command, ...], place: str) -> None:
         deadline = self.config.setup.timeout if key.startswith("setup") else None
@@ -162,7 +175,8 @@ class _Builder:
             self._add(s.AttachRoot(phase="setup", path=self.root, id_map=id_map, why=why))
         self._cgroup()
         owner = (("uid", str(self.owner[0])), ("gid", str(self.owner[1])))
-        self._mount("proc", "proc", "outside", attributes=("nosuid", "nodev", "noexec"), why="PID namespace is not new")
+        if "pid" not in self.new:
+            self._mount_proc("outside", "PID namespace is not new")
         self._mount("tmpfs", "run", "outside", (("mode", "755"), *owner), ("nosuid", "nodev"), optional=True)
         self._mount("tmpfs", "dev", "outside", (("mode", "755"), ("size", "4m"), *owner), ("nosuid", "noexec"))
         self._devices(owner)
@@ -189,19 +203,26 @@ class _Builder:
         if config.fstab is not None:
             self._add(s.MountFstab(phase="setup", path=config.fstab))
         self._resolv_conf()
-        if config.id_map is None:
-            why = "the guest's root is the machine's"
-            self._add(s.MaskPaths(phase="setup", read_only=PROC_READ_ONLY, hidden=PROC_HIDDEN, why=why))
-        targets = [t for t, n in (("sys", "network"), ("dev/mqueue", "ipc")) if n in self.new]
+        if config.id_map is None and "pid" not in self.new:
+            self._mask_paths()
+        targets = [t for t, n in (("proc", "pid"), ("sys", "network"), ("dev/mqueue", "ipc")) if n in self.new]
         self._add(s.MakeTargets(phase="setup", directories=(*targets, "dev/pts")))
         if config.devices.read_only:
             self._add(s.SetReadOnly(phase="setup", target="dev", why="devices.read_only"))
         if config.root.read_only and self.root != "/":
             self._add(s.SetReadOnly(phase="setup", target="", why="root.read_only"))
-        if "network" in self.new:
-            self._mount(
-                "sysfs", "sys", "outside", aside=True, why="the guest may mount its own only while one is fully visible"
-            )
+        # a user namespace is let mount its own only while one is fully visible (mount_namespaces(7))
+        for fstype, target, namespace in (("proc", "proc", "pid"), ("sysfs", "sys", "network")):
+            if namespace in self.new:
+                why = "the guest may mount its own only while one is fully visible"
+                self._mount(fstype, target, "outside", aside=True, why=why)
+
+    def _mask_paths(self) -> None:
+        why = "the guest's root is the machine's"
+        self._add(s.MaskPaths(phase="setup", read_only=PROC_READ_ONLY, hidden=PROC_HIDDEN, why=why))
+
+    def _mount_proc(self, side: s.Side, why: str = "") -> None:
+        self._mount("proc", "proc", side, attributes=("nosuid", "nodev", "noexec"), why=why)
 
     def _mount(
         self,
@@ -230,26 +251,11 @@ class _Builder:
         )
 
     def _devices(self, owner: tuple[tuple[str, str], ...]) -> None:
-        devices = self.config.devices
-        for name, numbers in NODES:
-            self._add(s.MakeNode(phase="setup", name=name, device=numbers))
-        for name, to in LINKS:
-            self._add(s.MakeLink(phase="setup", name=name, to=to))
-        self._mount("tmpfs", "dev/shm", "outside", (("mode", "1777"), *owner), ("nosuid", "nodev"))
-        if devices.inherit or devices.include:
-            self._add(
-                s.CopyDevices(
-                    phase="setup",
-                    include=devices.include,
-                    inherit=devices.inherit,
-                    exclude=devices.exclude,
-                    rexclude=devices.rexclude,
-                )
-            )
-        if self.config.initctl is True:
+        self.steps += device_steps(self.config, owner)
+        if self.config.initctl is True and self.supervision is None:
             self._add(s.MakeInitctl(phase="setup"))
         console = self.machine.console
-        if console.terminal and console.own and MANAGERS[self.manager].private_terminal:
+        if console.terminal and console.own and MANAGERS[self.manager].private_terminal and not self.nested:
             how = "own" if self.config.id_map else "bind"
             why = f"{console.name} belongs to this container alone"
             self._add(s.ConsoleStep(phase="setup", how=how, why=why))  # type: ignore[arg-type]
@@ -259,33 +265,11 @@ class _Builder:
             self.relay = True
 
     def _cgroup(self) -> None:
-        cgroup = self.machine.cgroup
-        chown = self.config.id_map is not None
-        if cgroup is None or not cgroup.writable:
-            why = "no cgroup2 hierarchy can be seen" if cgroup is None else "the cgroup hierarchy cannot be written to"
-            self._add(s.TakeCgroup(phase="setup", how="none", path="", why=why))
-            self.notes.append(f"the guest has no cgroup of its own: {why}")
-            self.owned_cgroup = False
-            return
-        self.owned_cgroup = True
-        files = self.machine.kernel_cgroup_delegate
-        if cgroup.alone and cgroup.empty and not cgroup.root:
-            why = "PID 1 is alone in it"
-            self._add(s.TakeCgroup(phase="setup", how="own", path=cgroup.path, files=files, chown=chown, why=why))
-        else:
-            why = "others share PID 1's" if not cgroup.alone else "PID 1's has children" if not cgroup.empty else "root"
-            controllers = cgroup.root and self.machine.first
-            self._add(
-                s.TakeCgroup(
-                    phase="setup",
-                    how="child",
-                    path=cgroup.path,
-                    files=files,
-                    chown=chown,
-                    controllers=controllers,
-                    why="the machine's own hierarchy" if controllers else why,
-                )
-            )
+        step = cgroup_step(self.machine, chown=self.config.id_map is not None, leaf=self.nested)
+        self.owned_cgroup = step.how != "none"
+        if not self.owned_cgroup:
+            self.notes.append(f"the guest has no cgroup of its own: {step.why}")
+        self._add(step)
 
     def _mount_cgroup(self, side: s.Side) -> None:
         attributes = ("nosuid", "nodev", "noexec") if self.owned_cgroup else ("ro", "nosuid", "nodev", "noexec")
@@ -306,14 +290,25 @@ class _Builder:
 
     def _namespaces(self) -> None:
         config = self.config
-        self._add(s.StartHelper(phase="setup", why="it does what needs privilege outside"))
-        order = [n for n in ("user", "mount", "uts", "ipc", "network", "cgroup") if n in self.new]
-        self._add(s.Unshare(phase="setup", namespaces=tuple(order)))
+        order = [n for n in ("user", "mount", "pid", "uts", "ipc", "network", "cgroup") if n in self.new]
+        if self.nested:
+            why = "its parent is PID 1; the builder is its helper"
+            self._add(s.CloneLeader(phase="setup", namespaces=tuple(n for n in order if n != "cgroup"), why=why))
+        else:
+            self._add(s.StartHelper(phase="setup", why="it does what needs privilege outside"))
+            self._add(s.Unshare(phase="setup", namespaces=tuple(order)))
         if config.id_map is not None:
             self._add(s.WriteIdMap(phase="setup", id_map=config.id_map))
+        if self.nested and "cgroup" in self.new:
+            why = "its root is the cgroup of whoever makes it: the leader, which is in the guest's"
+            self._add(s.Unshare(phase="setup", namespaces=("cgroup",), why=why))
 
     def _inside(self) -> None:
         config = self.config
+        if "pid" in self.new:
+            self._mount_proc("inside")
+            if config.id_map is None:
+                self._mask_paths()
         if config.hostname is not None:
             if "uts" not in self.new:
                 raise ConfigError("hostname: needs namespaces.uts: true; else it would rename the outside")
@@ -335,7 +330,10 @@ class _Builder:
         self._mount("devpts", "dev/pts", "inside", options, ("nosuid", "noexec"))
         if self.relay:
             why = "the terminal is not known to be this container's own" if self.machine.console.terminal else ""
-            self._add(s.ConsoleStep(phase="setup", how="relay", why=why or "there is no terminal"))
+            if self.nested:
+                why = "a pty of the guest's own, which PID 1 relays"
+            plain = self.nested and self.machine.console.terminal
+            self._add(s.ConsoleStep(phase="setup", how="relay", plain=plain, why=why or "there is no terminal"))
 
     def _change_root(self) -> None:
         mode = self.config.root.mode
@@ -354,14 +352,15 @@ class _Builder:
             # exec.before runs in the guest root: it gets what the guest gets, and no more
             index = next((i for i, step in enumerate(self.steps) if step.phase == "exec.before"), len(self.steps) - 1)
             self.steps.insert(index, self.steps.pop())
-        if config.id_map is not None:
+        if config.id_map is not None and self.supervision is None:
             self.notes.append(
                 "with an id map reboot(2) is refused to the guest: reboot, and runlevel 6, ends it like a poweroff"
             )
             if self.machine.first:
                 self.warnings.append(ENDS_IN_PANIC)
+        step = s.KeepCommand if self.shared else s.ExecInit
         self._add(
-            s.ExecInit(
+            step(
                 phase="exec",
                 argv=argv,
                 environment=guest_environment(config, self.machine, self.manager),
@@ -378,8 +377,16 @@ class _Builder:
         return self.machine.container or "lcinit"
 
 
-def refuse_init(kind: str, path: str, *, needs_no_reboot: bool) -> None:
-    """Raise ConfigError for an init that would never end: with an id map reboot(2) is refused to it."""
+def refuse_init(kind: str, path: str, *, needs_no_reboot: bool, shared: bool = False) -> None:
+    """Raise ConfigError for an init that would never end: with an id map reboot(2) is refused to it.
+
+    And, with `shared`, for one that is not content with being a child of lcinit.
+    """
+    if shared and kind not in ("plain", "s6-svscan"):
+        raise ConfigError(
+            f"{path} is {kind}, which must be PID 1, and with exec.pid: shared lcinit is",
+            hint="use exec.pid: nested",
+        )
     init = INITS[kind]
     if needs_no_reboot and not init.ends_without_reboot:
         raise ConfigError(

@@ -16,7 +16,7 @@ class Cgroup(Record):
     """The cgroup2 cgroup that PID 1 is in, seen from its cgroup namespace.
 
     `alone`: no other process in it; `empty`: no child cgroups; `root`: the hierarchy's real root, which nobody may
-    own; `writable`: a child could be made or its owner changed.
+    own; `writable`: a child could be made or its owner changed; `controllers`: there are some to give to children.
     """
 
     path: str
@@ -24,6 +24,7 @@ class Cgroup(Record):
     empty: bool
     root: bool
     writable: bool
+    controllers: bool = False
 
 
 class Console(Record):

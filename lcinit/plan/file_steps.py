@@ -141,18 +141,19 @@ class ConsoleStep(Step):
 
     bind: the manager's terminal, bound; own: the same, given to the guest's root; relay: a fresh pty in the guest's
     devpts, relayed by the helper, for an init; a plain command keeps the streams it was started with, because the
-    helper dies with PID 1 and could not deliver its last words.
+    helper dies with PID 1 and could not deliver its last words. `plain`: PID 1 relays, and for a plain command too.
     """
 
     kind = "console"
     how: Literal["bind", "own", "relay"]
+    plain: bool = False
 
     def what(self) -> str:
         """How it is made."""
         return {
             "bind": "bind the container's terminal",
             "own": "bind the container's terminal, owned by the guest's root",
-            "relay": "make a pty that the keeper relays (a plain command keeps its streams)",
+            "relay": "make a pty that is relayed" + ("" if self.plain else " (a plain command keeps its streams)"),
         }[self.how]
 
     def where(self) -> str:

@@ -1,8 +1,9 @@
-"""What the guest is given beside its root: environment and owner ids. Pure."""
+"""What the guest is given beside its root: command, environment and owner ids. Pure."""
 
 from __future__ import annotations
 
 from lcinit.config.values import Config
+from lcinit.errors import UsageError
 from lcinit.plan.facts import Machine
 from lcinit.plan.managers import COMMON_ENVIRONMENT, MANAGERS
 
@@ -17,6 +18,17 @@ def guest_root_owner(config: Config) -> tuple[int, int]:
     if user is None or group is None:
         raise AssertionError("a validated id map has ids for the guest's root")
     return user, group
+
+
+def command(config: Config, arguments: tuple[str, ...], *, override_exec: bool) -> tuple[str, ...]:
+    """The guest's init: `exec.command` and the arguments of `lcinit init`, by its rules. Raises UsageError."""
+    if override_exec:
+        if not arguments:
+            raise UsageError("--override-exec needs the command to run", hint="give it after --")
+        return arguments
+    if arguments and not config.exec.command_given:
+        return arguments
+    return (*config.exec.command, *arguments)
 
 
 def guest_environment(config: Config, machine: Machine, manager: str) -> tuple[tuple[str, str], ...]:

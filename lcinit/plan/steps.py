@@ -37,12 +37,15 @@ __all__ = [
     "ChangeRoot",
     "CheckInit",
     "CheckRoot",
+    "CloneLeader",
     "ConsoleStep",
     "CopyDevices",
     "CoverInitramfs",
     "DropCapabilities",
     "ExecInit",
+    "ForkBuilder",
     "HostInfo",
+    "KeepCommand",
     "LoopbackUp",
     "MakeInitctl",
     "MakeLink",
@@ -94,6 +97,16 @@ class CoverInitramfs(Step):
     def where(self) -> str:
         """The root."""
         return "/"
+
+
+class ForkBuilder(Step):
+    """PID 1 stays behind from here on: all that follows is done by a fork of it, anew for every start of the guest."""
+
+    kind = "builder"
+
+    def what(self) -> str:
+        """The process."""
+        return "start the builder; PID 1 goes on supervising"
 
 
 class OpenConsole(Step):
@@ -149,6 +162,7 @@ class CheckInit(Step):
     kind = "check-init"
     command: str
     needs_no_reboot: bool
+    shared: bool = False
 
     def what(self) -> str:
         """The check."""
@@ -162,12 +176,16 @@ class CheckInit(Step):
 class TakeCgroup(Step):
     """The guest's cgroup: PID 1's own, a new child of it, or none. `files` are given to the guest with it.
 
+    A "leaf" is a child that PID 1 does not enter: the guest is born there. With `controllers` PID 1 enters another one
+    beside it, because a cgroup that gives controllers to its children may hold no process (cgroup v2, "No Internal
+    Process Constraint").
+
     `controllers`: all that the kernel has are enabled for the child first, as nobody else does on a machine of one's
     own.
     """
 
     kind = "cgroup"
-    how: Literal["own", "child", "none"]
+    how: Literal["own", "child", "leaf", "none"]
     path: str
     files: tuple[str, ...] = ()
     chown: bool = False
@@ -175,7 +193,12 @@ class TakeCgroup(Step):
 
     def what(self) -> str:
         """Whose cgroup it is."""
-        what = {"own": "use PID 1's cgroup", "child": "make a child cgroup", "none": "no cgroup of its own"}[self.how]
+        what = {
+            "own": "use PID 1's cgroup",
+            "child": "make a child cgroup",
+            "leaf": "make a child cgroup for the guest",
+            "none": "no cgroup of its own",
+        }[self.how]
         what += " with every controller" if self.controllers else ""
         return what + (", owned by the guest's root" if self.chown else "")
 
@@ -192,6 +215,17 @@ class StartHelper(Step):
     def what(self) -> str:
         """The process."""
         return "start the helper; no process may be dumped or traced from here on"
+
+
+class CloneLeader(Step):
+    """One clone3(2): the guest's PID 1, in new namespaces and in the guest's cgroup, a child of lcinit's PID 1."""
+
+    kind = "clone"
+    namespaces: tuple[str, ...]
+
+    def what(self) -> str:
+        """The namespaces."""
+        return "make the guest's PID 1 in new namespaces: " + ", ".join(self.namespaces)
 
 
 class Unshare(Step):
@@ -301,3 +335,17 @@ class ExecInit(Step):
     def where(self) -> str:
         """The world."""
         return "PID 1"
+
+
+class KeepCommand(ExecInit):
+    """The command becomes a child of PID 1, which reaps, forwards signals and ends with it."""
+
+    kind = "keep"
+
+    def what(self) -> str:
+        """The words of the command."""
+        return "run, and stay with it: " + " ".join(quote(word) for word in self.argv)
+
+    def where(self) -> str:
+        """The world."""
+        return "child of PID 1"

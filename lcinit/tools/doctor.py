@@ -13,7 +13,8 @@ from lcinit.config.values import Config, IdMap, IdRange
 from lcinit.errors import EX_CONFIG, EX_OSERR, ConfigError, LcinitError, SystemFailure
 from lcinit.linux import files
 from lcinit.linux.mountinfo import parse_mountinfo
-from lcinit.plan.build import build, command
+from lcinit.plan.build import build
+from lcinit.plan.guest import command
 from lcinit.plan.managers import recognise
 from lcinit.tools.doctor_trials import Ids, try_all
 from lcinit.tools.doctor_verdicts import Examination, Finding, Part, handoff_works

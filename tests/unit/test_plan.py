@@ -17,9 +17,9 @@ from lcinit.config.values import Config, IdMap, IdRange, Network
 from lcinit.errors import ConfigError, UsageError
 from lcinit.plan import show
 from lcinit.plan import steps as s
-from lcinit.plan.build import Plan, build, command
+from lcinit.plan.build import Plan, build
 from lcinit.plan.facts import Cgroup, Console, Guest, Interface, Machine
-from lcinit.plan.guest import guest_environment, matches
+from lcinit.plan.guest import command, guest_environment, matches
 from lcinit.plan.inits import INITS, kind_of, stop_signals
 from lcinit.plan.managers import MANAGERS, recognise
 from lcinit.plan.network import interfaces_to_move
