@@ -1,12 +1,13 @@
 """The initctl FIFO in a directory that somebody else may write: made, watched and made again.
 
-The directory is the guest's /dev, so whatever stands at the name may have been put there by the guest at any moment.
-Nothing is ever opened for reading or writing that is not the FIFO made here: it is identified by its inode while it is
-held by an O_PATH handle (open(2)), and opened through that handle.
+The directory may be the guest's /dev, so whatever stands at the name may have been put there by the guest at any
+moment. Nothing is ever opened for reading or writing that is not the FIFO made here: it is identified by its inode
+while it is held by an O_PATH handle (open(2)), and opened through that handle.
 """
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import stat
@@ -15,42 +16,13 @@ MODE = 0o600
 _WATCHED = fcntl.DN_CREATE | fcntl.DN_DELETE | fcntl.DN_RENAME
 
 
-class GuardedFifo:
-    """A FIFO `name` in the directory behind the handle `directory`, mode 0600, owned by `owner` (uid, gid; outer ids).
+class _GuardedName:
+    """A name in the directory behind the handle `directory`."""
 
-    `fd` is its non-blocking end, -1 while there is none. It is opened for reading and writing, so that no writer's
-    close is an end of file.
-    """
-
-    def __init__(self, directory: int, owner: tuple[int, int], name: str = "initctl") -> None:
-        self.fd = -1
-        self.remade = 0
+    def __init__(self, directory: int, name: str) -> None:
         self._directory = directory
-        self._owner = owner
         self._name = name
         self._watch = -1
-
-    def ensure(self) -> bool:
-        """Make the FIFO unless ours still stands at its name; true when `fd` is a new one.
-
-        Raises OSError when it cannot be made (a directory with something in it, no space, an opponent who was
-        faster); `fd` is -1 then, and the call may be repeated.
-        """
-        if self.fd >= 0:
-            ours = os.fstat(self.fd)
-            try:
-                there = os.stat(self._name, dir_fd=self._directory, follow_symlinks=False)
-            except FileNotFoundError:
-                pass
-            else:
-                if (there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino):
-                    return False
-            self.close()
-        self._clear()
-        os.mkfifo(self._name, MODE, dir_fd=self._directory)
-        self.fd = self._open_made()
-        self.remade += 1
-        return True
 
     def watch(self) -> bool:
         """Have the kernel send one SIGIO when an entry of the directory is made, removed or renamed (fcntl(2)).
@@ -65,24 +37,11 @@ class GuardedFifo:
             return False
         return True
 
-    def close(self) -> None:
-        """Close the FIFO and leave what stands at its name alone."""
-        if self.fd >= 0:
-            os.close(self.fd)
-            self.fd = -1
-
-    def remove(self) -> None:
-        """Close the FIFO and take it away, if it is still ours that stands at its name."""
-        if self.fd < 0:
-            return
-        ours = os.fstat(self.fd)
-        self.close()
-        try:
-            there = os.stat(self._name, dir_fd=self._directory, follow_symlinks=False)
-            if (there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino):
-                os.unlink(self._name, dir_fd=self._directory)
-        except FileNotFoundError:
-            pass
+    def unwatch(self) -> None:
+        """End the watch: closing its descriptor does that."""
+        if self._watch >= 0:
+            os.close(self._watch)
+            self._watch = -1
 
     def _clear(self) -> None:
         """Remove whatever stands at the name: an entry, never what it points at."""
@@ -92,6 +51,59 @@ class GuardedFifo:
             pass
         except IsADirectoryError:
             os.rmdir(self._name, dir_fd=self._directory)
+
+
+class GuardedFifo(_GuardedName):
+    """A FIFO `name` in the directory behind the handle `directory`, mode 0600, owned by `owner` (uid, gid; outer ids).
+
+    `fd` is its non-blocking end, -1 while there is none. It is opened for reading and writing, so that no writer's
+    close is an end of file.
+    """
+
+    def __init__(self, directory: int, owner: tuple[int, int], name: str = "initctl") -> None:
+        super().__init__(directory, name)
+        self.fd = -1
+        self.remade = 0
+        self._owner = owner
+
+    def stands(self) -> bool:
+        """Whether the FIFO that `fd` reads is the one at its name. OSError when the directory cannot be read."""
+        if self.fd < 0:
+            return False
+        ours = os.fstat(self.fd)
+        try:
+            there = os.stat(self._name, dir_fd=self._directory, follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+        return (there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino)
+
+    def ensure(self) -> bool:
+        """Make the FIFO unless ours still stands at its name; true when `fd` is a new one.
+
+        Raises OSError when it cannot be made (a directory with something in it, no space, an opponent who was
+        faster); `fd` is -1 then, and the call may be repeated.
+        """
+        if self.stands():
+            return False
+        self.close()
+        self._clear()
+        os.mkfifo(self._name, MODE, dir_fd=self._directory)
+        self.fd = self._open_made()
+        self.remade += 1
+        return True
+
+    def close(self) -> None:
+        """Close the FIFO and leave what stands at its name alone."""
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+    def remove(self) -> None:
+        """Close the FIFO and take it away, if it is still ours that stands at its name."""
+        ours = self.stands()
+        self.close()
+        if ours:
+            self._clear()
 
     def _open_made(self) -> int:
         handle = os.open(self._name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self._directory)
@@ -110,3 +122,33 @@ class GuardedFifo:
             os.close(fd)
             raise
         return fd
+
+
+class GuardedLink(_GuardedName):
+    """A symbolic link `name` to `target` in the directory behind the handle `directory`."""
+
+    def __init__(self, directory: int, target: str, name: str = "initctl") -> None:
+        super().__init__(directory, name)
+        self.target = target
+
+    def stands(self) -> bool:
+        """Whether such a link is there. OSError when the directory cannot be read."""
+        try:
+            return os.readlink(self._name, dir_fd=self._directory) == self.target
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.EINVAL):  # nothing, or something that is no link (readlink(2))
+                return False
+            raise
+
+    def ensure(self) -> bool:
+        """Make the link unless it is there; true when it was made. Raises OSError as GuardedFifo.ensure does."""
+        if self.stands():
+            return False
+        self._clear()
+        os.symlink(self.target, self._name, dir_fd=self._directory)
+        return True
+
+    def remove(self) -> None:
+        """Take the link away, if it is still ours."""
+        if self.stands():
+            self._clear()

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from typing import Literal, Self
 
     StopWord = Literal["poweroff", "halt", "reboot"]
+    Word = Literal["poweroff", "halt", "reboot", "reexec"]
 
 INIT_MAGIC = 0x03091969
 INIT_CMD_START = 0
@@ -174,3 +175,32 @@ def stop_word(request: Request, variables: InitVariables) -> StopWord | None:
     if request.level == "0":
         return "halt" if variables.get("INIT_HALT") == "HALT" else "poweroff"
     return None
+
+
+class Answer(Record):
+    """What a supervisor makes of a request: `word` is asked of it, `remark` goes to the log; each may be missing."""
+
+    word: Word | None = None
+    remark: str = ""
+
+
+def answer(request: Request, variables: InitVariables) -> Answer:
+    """What a request means to an init that has no runlevels of its own; one of cmd 6 or 7 changes `variables`.
+
+    sysvinit answers a failing power supply with the `powerfail` entries of inittab(5), which shut down.
+    """
+    word = stop_word(request, variables)
+    if word is not None:
+        return Answer(word=word)
+    if request.cmd == INIT_CMD_RUNLVL:
+        if request.level in "uU":
+            return Answer(word="reexec")
+        return Answer(remark=f"runlevel {request.level} was asked for and ignored: runlevels belong to services")
+    if request.cmd in (INIT_CMD_SETENV, INIT_CMD_UNSETENV):
+        variables.apply(request)
+        return Answer()
+    if request.cmd in (INIT_CMD_POWERFAIL, INIT_CMD_POWERFAILNOW):
+        return Answer(word="poweroff", remark="the power is failing")
+    if request.cmd == INIT_CMD_POWEROK:
+        return Answer(remark="the power is back; a stop that has begun goes on")
+    return Answer(remark=f"request {request.cmd} was ignored: no init of Linux knows it")

@@ -23,6 +23,7 @@ PURE = (
     "config/names.py",
     "config/commands.py",
     "control/initctl.py",
+    "control/ratelimit.py",
     "control/stopping.py",
 )
 IMPURE = {"asyncio", "os", "time", "uvloop", "socket", "subprocess", "threading", "random", "datetime"}

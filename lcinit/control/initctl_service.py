@@ -1,0 +1,293 @@
+"""The initctl FIFO of a supervising lcinit, on its event loop: every request becomes one call of `request`.
+
+The FIFO stands at the first of `places` where it can be made, and the other places are links to it: managers look at
+/run/initctl and /dev/initctl in the mount namespace of PID 1. A boot root that has neither is served without.
+
+Nothing is polled. A pipe that is open for writing too never ends, so its readers are not woken by a writer's close;
+that somebody replaced it is told by SIGIO (see `fifo`), whose receiver calls `look`. A flood costs one read in each
+PAUSE: its writers wait for the pipe, and no request is lost, because nothing is read that is not acted on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+
+from lcinit import log
+from lcinit.control.fifo import GuardedFifo, GuardedLink
+from lcinit.control.initctl import FrameReader, InitVariables, Request, answer
+from lcinit.control.ratelimit import RateLimit
+from lcinit.errors import LcinitError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop, TimerHandle
+    from collections.abc import Callable, Sequence
+
+PLACES = ("/run/initctl", "/dev/initctl")
+READ_SIZE = 64 * 1024  # a pipe's capacity: one read empties it
+PAUSE = 0.02  # seconds between two reads: a flood is read at 3 MiB, or 8,500 requests, a second
+LOOK_PAUSE = 0.1  # seconds between two looks at the places
+FIRST_RETRY, LAST_RETRY = 5.0, 600.0  # seconds until a FIFO that cannot be made is tried again: doubled each time
+
+
+class _Place:
+    """A path where the FIFO or a link to it may stand, and a handle of its directory."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.problem = ""
+        self._parent, self._name = os.path.split(path)
+        self._handle = -1
+        self._entry: GuardedFifo | GuardedLink | None = None
+
+    def enter(self) -> bool:
+        """Hold the directory that is there now; false, with `problem` set, where none is."""
+        self.problem = ""
+        if self._is_there():
+            return True
+        self.leave()
+        try:
+            self._handle = os.open(self._parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError as error:
+            self.failed(error)
+            return False
+        return True
+
+    def holds(self) -> bool:
+        """Whether what was made here still stands at the path; if so, its directory is watched again."""
+        try:
+            if self._entry is None or not self._is_there():
+                return False
+            self._entry.watch()  # first: no change slips between
+            return self._entry.stands()
+        except OSError:
+            return False
+
+    def make_fifo(self) -> int:
+        """Make it here; its descriptor. Raises OSError."""
+        if not isinstance(self._entry, GuardedFifo):
+            self._forget()
+            self._entry = GuardedFifo(self._handle, (os.geteuid(), os.getegid()), self._name)
+        self._entry.watch()
+        self._entry.ensure()
+        return self._entry.fd
+
+    def make_link(self, target: str) -> None:
+        """Make it here. Raises OSError."""
+        if not isinstance(self._entry, GuardedLink) or self._entry.target != target:
+            self._forget()
+            self._entry = GuardedLink(self._handle, target, self._name)
+        self._entry.watch()
+        self._entry.ensure()
+
+    def is_at(self, other: _Place) -> bool:
+        """Whether both are one and the same name, because one directory is a link to the other."""
+        try:
+            return self._name == other._name and os.path.samestat(os.fstat(self._handle), os.fstat(other._handle))
+        except OSError:
+            return False
+
+    def failed(self, error: OSError) -> None:
+        """Note why nothing of ours stands here."""
+        self.problem = f"{self.path}: {error.strerror or error}"
+
+    def remove(self) -> None:
+        """Take away what was made here and let go. Raises OSError."""
+        try:
+            if self._entry is not None and self._is_there():
+                self._entry.remove()
+        finally:
+            self.leave()
+
+    def leave(self) -> None:
+        """Let go of the directory, and leave what stands there."""
+        self._forget()
+        if self._handle >= 0:
+            os.close(self._handle)
+            self._handle = -1
+
+    def _is_there(self) -> bool:
+        """Whether the directory is the one held: something may have been mounted over it."""
+        try:
+            return self._handle >= 0 and os.path.samestat(os.stat(self._parent), os.fstat(self._handle))
+        except OSError:
+            return False
+
+    def _forget(self) -> None:
+        if self._entry is not None:
+            self._entry.unwatch()
+            if isinstance(self._entry, GuardedFifo):
+                self._entry.close()
+            self._entry = None
+
+
+class InitctlService:
+    """Takes requests for `request(word, origin)`: poweroff, halt, reboot or reexec.
+
+    What `request` refuses with LcinitError is logged. `remade` counts the FIFOs that were made, `taken` the requests.
+    """
+
+    def __init__(self, request: Callable[[str, str], None], *, places: Sequence[str] = PLACES) -> None:
+        self.remade = 0
+        self.taken = 0
+        self._request = request
+        self._places = [_Place(path) for path in places]
+        self._loop: AbstractEventLoop | None = None
+        self._home: _Place | None = None
+        self._fd = -1
+        self._frames = FrameReader()
+        self._variables = InitVariables()
+        self._rest: TimerHandle | None = None
+        self._again: TimerHandle | None = None
+        self._looked_at = 0.0
+        self._retry = FIRST_RETRY
+        self._said = ""  # the problems that were told
+        self._without = False
+        self._limit = RateLimit()
+
+    @property
+    def place(self) -> str | None:
+        """Where the FIFO stands; None while there is none."""
+        return None if self._home is None else self._home.path
+
+    async def start(self) -> None:
+        """Make the FIFO and its links, and read it on the running loop. Never fails: what cannot be is logged."""
+        self._loop = asyncio.get_running_loop()
+        self._look(self._loop)
+
+    def look(self) -> None:
+        """See that FIFO and links stand, soon: at SIGIO, or when somebody asks for it."""
+        if self._loop is not None:
+            self._look_at(self._loop, max(self._loop.time(), self._looked_at + LOOK_PAUSE))
+
+    def close(self) -> None:
+        """Take away what was made. Requests that were written by now are acted on first."""
+        if self._loop is None:
+            return
+        self._stop_reading(self._loop)
+        if self._again is not None:
+            self._again.cancel()
+            self._again = None
+        for place in self._places:
+            try:
+                place.remove()
+            except OSError as error:
+                self._say(log.info, f"cannot remove {place.path}: {error.strerror or error}")
+        self._home = self._loop = None
+
+    # the places
+
+    def _look_at(self, loop: AbstractEventLoop, when: float) -> None:
+        """Have one look pending, the earliest that was asked for."""
+        if self._again is not None:
+            if self._again.when() <= when:
+                return
+            self._again.cancel()
+        self._again = loop.call_at(when, self._look, loop)
+
+    def _look(self, loop: AbstractEventLoop) -> None:
+        self._again = None
+        self._looked_at = loop.time()
+        if self._home is not None and not self._home.holds():
+            self._stop_reading(loop)
+            self._home = None
+        usable = [place for place in self._places if place.enter()]
+        if self._home is None:
+            self._make(loop, usable)
+        if self._home is None:
+            self._look_at(loop, self._looked_at + self._retry)
+            self._retry = min(self._retry * 2, LAST_RETRY)
+        else:
+            self._retry = FIRST_RETRY
+            self._link(self._home, usable)
+        self._tell()
+
+    def _make(self, loop: AbstractEventLoop, usable: Sequence[_Place]) -> None:
+        """Make the FIFO at the first place where that can be, and read it."""
+        for place in usable:
+            try:
+                self._fd = place.make_fifo()
+            except OSError as error:
+                place.failed(error)
+                continue
+            if self.remade:
+                self._say(log.info, f"{place.path} was replaced; made it again")
+            self.remade += 1
+            self._home = place
+            self._frames = FrameReader()
+            loop.add_reader(self._fd, self._ready, loop)
+            return
+
+    def _link(self, home: _Place, usable: Sequence[_Place]) -> None:
+        for place in usable:
+            if not place.is_at(home):
+                try:
+                    place.make_link(home.path)
+                except OSError as error:
+                    place.failed(error)
+
+    def _tell(self) -> None:
+        """Say what is missing, once for each change of it."""
+        problems = ", ".join(place.problem for place in self._places if place.problem)
+        if problems == self._said:
+            return
+        was_without, self._without = self._without, self._home is None
+        self._said = problems
+        if self._home is None:
+            log.warning(f"no request can come over initctl: cannot make {problems}; going on without")
+        elif was_without:
+            log.info(f"requests can come over {self._home.path} now")
+        elif problems:
+            log.debug(f"initctl is at {self._home.path} alone: cannot make {problems}")
+
+    # the FIFO
+
+    def _ready(self, loop: AbstractEventLoop) -> None:
+        """One read, then a pause: writers that flood wait for the pipe, not the other way round."""
+        loop.remove_reader(self._fd)
+        self._rest = loop.call_later(PAUSE, self._rested, loop)
+        self._read()
+
+    def _rested(self, loop: AbstractEventLoop) -> None:
+        self._rest = None
+        loop.add_reader(self._fd, self._ready, loop)
+
+    def _stop_reading(self, loop: AbstractEventLoop) -> None:
+        """Take what was written, then leave the loop; the descriptor may be closed afterwards."""
+        if self._fd < 0:
+            return
+        loop.remove_reader(self._fd)
+        if self._rest is not None:
+            self._rest.cancel()
+            self._rest = None
+        self._read()
+        self._fd = -1
+
+    def _read(self) -> None:
+        try:
+            received = os.read(self._fd, READ_SIZE)
+        except BlockingIOError:
+            return
+        for request in self._frames.feed(received):
+            self._take(request)
+
+    def _take(self, request: Request) -> None:
+        """Act on one request, and whatever comes of it, go on with the next."""
+        self.taken += 1
+        try:
+            meant = answer(request, self._variables)
+            if meant.remark:
+                self._say(log.info, f"initctl: {meant.remark}")
+            if meant.word is not None:
+                self._request(meant.word, "initctl")
+        except LcinitError as error:
+            self._say(log.warning, f"initctl: {error}")
+        except Exception as error:  # the requests behind this one were accepted too
+            self._say(log.error, f"initctl: unexpected {type(error).__name__}: {error}")
+
+    def _say(self, write: Callable[[str], None], text: str) -> None:
+        """Write one line, or count it where there were too many lately."""
+        if self._limit.take(asyncio.get_running_loop().time()):
+            more = self._limit.left_out()
+            write(f"{text} ({more} more left out)" if more else text)
