@@ -10,9 +10,10 @@ from lcinit.linux import namespaces, process
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     Ranges = Sequence[tuple[int, int, int]]
+    Write = Callable[[int, int], None]
 
 MAX_RANGES = 340  # UID_GID_MAP_MAX_EXTENTS of linux/user_namespace.h
 _SIGKILL = 9
@@ -24,15 +25,28 @@ def user_namespace_with(users: Ranges, groups: Ranges) -> int:
 
     A side without ranges is left unwritten: none of its ids is mapped. Raises SystemFailure that names the map and
     the reason. Needs CAP_SYS_ADMIN, CAP_SETUID and CAP_SETGID; EPERM in a chroot (user_namespaces(7)).
-
-    The namespace is a child's, killed before this returns. The child's end sends no SIGCHLD, so a reaper that waits
-    for every child neither sees nor takes it.
     """
-    texts = {"uid_map": _text("users", users), "gid_map": _text("groups", groups)}
+    texts = {"uid_map": map_text("users", users), "gid_map": map_text("groups", groups)}
+
+    def write(procfs: int, pid: int) -> None:
+        for name, text in texts.items():
+            if text:
+                namespaces.write_proc_file(procfs, pid, name, text)
+
+    return new_user_namespace(write)
+
+
+def new_user_namespace(write: Write) -> int:
+    """A close-on-exec descriptor of a new user namespace whose maps `write(procfs, pid)` has written.
+
+    `pid` is of a child in it that is killed before this returns, and `procfs` a handle of a procfs that shows it. The
+    child's end sends no SIGCHLD, so a reaper that waits for every child neither sees nor takes it. Raises
+    SystemFailure, and what `write` raises but for OSError.
+    """
     try:
-        procfs = _procfs()
+        procfs = any_procfs()
         try:
-            return _hold(procfs, texts)
+            return _hold(procfs, write)
         finally:
             os.close(procfs)
     except OSError as error:
@@ -46,7 +60,7 @@ def user_namespace_with(users: Ranges, groups: Ranges) -> int:
         raise SystemFailure.from_os_error("make a user namespace for an id map", error, hint=hint) from error
 
 
-def _text(side: str, ranges: Ranges) -> bytes:
+def map_text(side: str, ranges: Ranges) -> bytes:
     """The map as the kernel takes it: one write below a page, and up to 340 lines."""
     text = namespaces.format_id_map(ranges)
     page = os.sysconf("SC_PAGE_SIZE")
@@ -60,7 +74,7 @@ def _text(side: str, ranges: Ranges) -> bytes:
     return text
 
 
-def _procfs() -> int:
+def any_procfs() -> int:
     """A procfs that nobody can have replaced; where none may be mounted, /proc, which is checked to be one."""
     try:
         return namespaces.open_procfs()
@@ -68,7 +82,7 @@ def _procfs() -> int:
         return os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
 
 
-def _hold(procfs: int, texts: dict[str, bytes]) -> int:
+def _hold(procfs: int, write: Write) -> int:
     ready, child_end = os.pipe2(os.O_CLOEXEC)
     try:
         pid, pidfd = namespaces.clone3(namespaces.CLONE_NEWUSER | namespaces.CLONE_PIDFD, exit_signal=0)
@@ -79,9 +93,7 @@ def _hold(procfs: int, texts: dict[str, bytes]) -> int:
             child_end = -1
             if os.read(ready, 1) != b"1":
                 raise OSError(errno.ESRCH, "the process that should hold it ended")
-            for name, text in texts.items():
-                if text:
-                    namespaces.write_proc_file(procfs, pid, name, text)
+            write(procfs, pid)
             return os.open(f"{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC, dir_fd=procfs)
         finally:
             process.pidfd_send_signal(pidfd, _SIGKILL)
