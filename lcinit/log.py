@@ -77,6 +77,11 @@ _log = Log()
 configure = _log.configure
 
 
+def descriptor() -> int:
+    """The log file's descriptor, for a fork that closes all others; -1 without one."""
+    return _log.file
+
+
 def debug(message: str) -> None:
     """For finding out how something went."""
     _log.write("debug", message)

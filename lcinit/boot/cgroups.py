@@ -13,6 +13,7 @@ from lcinit.plan import steps as s
 from lcinit.plan.facts import Cgroup
 
 PREFIX = "lcinit-"
+SUPERVISOR = "lcinit"
 # No cgroup2 in this kernel, no right to mount or read it, or a cgroup outside of what the namespace shows.
 _OUT_OF_REACH = frozenset((errno.ENODEV, errno.EPERM, errno.EACCES, errno.EBUSY, errno.ENOENT, errno.ELOOP))
 
@@ -98,21 +99,28 @@ def _children(directory: int) -> list[str]:
 
 
 def take_cgroup(world: World, step: s.TakeCgroup) -> None:
-    """Enter the guest's cgroup and give its root what the kernel lists for delegation, and nothing above it."""
+    """Make the guest's cgroup and give its root what the kernel lists for delegation, and nothing above it.
+
+    A leaf is not entered: the guest's first process will be born there (CLONE_INTO_CGROUP).
+    """
     if step.how == "none":
         return
     hierarchy = open_hierarchy()
     try:
         directory = files.open_in_root(hierarchy, step.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
+            if step.how == "leaf" and step.controllers:
+                _leave(directory, os.getppid())
             if step.controllers:
                 _enable_controllers(directory)
-            if step.how == "child":
-                child = _make_child(directory)
+            if step.how in ("child", "leaf"):
+                child = _make_child(directory, enter=step.how == "child")
                 os.close(directory)
                 directory = child
             if step.chown:
                 _give(directory, step.files, world.owner)
+            if step.how == "leaf":
+                world.guest_cgroup = os.dup(directory)
         finally:
             os.close(directory)
     finally:
@@ -137,8 +145,22 @@ def _enable_controllers(directory: int) -> None:
             log.warning(f"the guest has no cgroup controller {name}: {error.strerror}")
 
 
-def _make_child(parent: int) -> int:
-    """A new child cgroup with PID 1 in it. Empty ones that earlier boots left are removed first."""
+def _leave(directory: int, supervisor: int) -> None:
+    """Put PID 1 and this process, its builder, into a leaf of their own, which stays for later starts."""
+    try:
+        os.mkdir(SUPERVISOR, 0o755, dir_fd=directory)
+    except FileExistsError:
+        pass  # an earlier start made it
+    leaf = os.open(SUPERVISOR, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+    try:
+        for pid in (supervisor, os.getpid()):
+            _write(leaf, "cgroup.procs", b"%d" % pid)
+    finally:
+        os.close(leaf)
+
+
+def _make_child(parent: int, *, enter: bool) -> int:
+    """A new child cgroup, with PID 1 in it if it is to enter. Empty ones that earlier boots left are removed first."""
     for name in _children(parent):
         if _is_of_a_boot(name):
             _remove_empty(parent, name)
@@ -149,6 +171,8 @@ def _make_child(parent: int) -> int:
             child = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
         except (FileExistsError, FileNotFoundError):
             continue
+        if not enter:
+            return child
         try:
             _write(child, "cgroup.procs", b"0")
         except FileNotFoundError:

@@ -33,7 +33,7 @@ def open_console(world: World, step: s.OpenConsole) -> None:
 def set_up_console(world: World, step: s.ConsoleStep) -> None:
     """Bind the manager's terminal before the user namespace exists, or make a pty in the guest's devpts after it."""
     if step.how == "relay":
-        _fresh_pty(world)
+        _fresh_pty(world, plain=step.plain)
         return
     stream = terminal()
     if stream is None:
@@ -67,8 +67,8 @@ def _bind(world: World, source: int) -> None:
         os.close(source)
 
 
-def _fresh_pty(world: World) -> None:
-    if world.init_kind == "plain":
+def _fresh_pty(world: World, *, plain: bool) -> None:
+    if world.init_kind == "plain" and not plain:
         # it keeps its streams; what opens /dev/console by name must not find an ordinary file
         _bind(world, world.open_guest("dev/null"))
         return

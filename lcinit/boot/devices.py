@@ -11,7 +11,7 @@ from lcinit.boot import mounts, targets
 from lcinit.boot.world import World
 from lcinit.errors import SystemFailure
 from lcinit.plan import steps as s
-from lcinit.plan.build import LINKS, NODES
+from lcinit.plan.devices import LINKS, NODES
 from lcinit.plan.guest import matches
 
 # What the guest's /dev has of its own: never copied from outside.

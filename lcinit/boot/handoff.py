@@ -57,7 +57,8 @@ def _become_init(world: World, step: s.ExecInit) -> Never:
         os.setresgid(who.gid, who.gid, who.gid)
         os.setresuid(who.uid, who.uid, who.uid)
     os.umask(0o022)
-    process.set_pdeathsig(0)
+    # a guest that lcinit stays for ends with it, as it does where lcinit is PID 1
+    process.set_pdeathsig(signals.SIGKILL if world.report is not None else 0)
     _enter(step.cwd or "/")
     process.close_range(3, flags=process.CLOSE_RANGE_CLOEXEC)
     signals.reset_signals()

@@ -14,7 +14,7 @@ import sys
 
 from lcinit import log
 from lcinit.boot import guard
-from lcinit.errors import LcinitError, SystemFailure
+from lcinit.errors import EX_SOFTWARE, LcinitError, SystemFailure
 from lcinit.linux import process
 from lcinit.linux.signals import SIGKILL
 
@@ -85,17 +85,29 @@ def start(perform: Perform) -> Helper:
     if pid == 0:
         try:
             ours.close()
-            _serve(_out_of_the_way(theirs), perform, leader)
-        except (BrokenPipeError, ConnectionResetError):
-            pass  # the leader has given up, and said why
-        except OSError as error:
-            log.error(f"the helper cannot go on: {error.strerror or error}")
-        except BaseException:
-            guard.show_exception(*sys.exc_info())
+            channel = _out_of_the_way(theirs)
+            process.set_pdeathsig(SIGKILL)
+            if os.getppid() != leader:
+                os._exit(0)
+            serve(channel, perform)
         finally:
-            os._exit(70)
+            os._exit(EX_SOFTWARE)
     theirs.close()
     return Helper(pid, ours)
+
+
+def serve(channel: socket.socket, perform: Perform) -> Never:
+    """Answer the leader's requests until it closes its end; never returns."""
+    try:
+        _serve(channel, perform)
+    except (BrokenPipeError, ConnectionResetError):
+        pass  # the leader has given up, and said why
+    except OSError as error:
+        log.error(f"the helper cannot go on: {error.strerror or error}")
+    except BaseException:
+        guard.show_exception(*sys.exc_info())
+    finally:
+        os._exit(EX_SOFTWARE)
 
 
 def _out_of_the_way(channel: socket.socket) -> socket.socket:
@@ -105,10 +117,7 @@ def _out_of_the_way(channel: socket.socket) -> socket.socket:
     return socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, number)
 
 
-def _serve(channel: socket.socket, perform: Perform, leader: int) -> Never:
-    process.set_pdeathsig(SIGKILL)
-    if os.getppid() != leader:
-        os._exit(0)
+def _serve(channel: socket.socket, perform: Perform) -> Never:
     while True:
         request, control, flags, _ = channel.recvmsg(_LARGEST, socket.CMSG_SPACE(4 * _MOST_DESCRIPTORS))
         descriptors = [fd for _, _, data in control for (fd,) in struct.iter_unpack("=i", data)]

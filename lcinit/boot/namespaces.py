@@ -13,6 +13,7 @@ from lcinit.plan import steps as s
 FLAGS = {
     "user": namespaces.CLONE_NEWUSER,
     "mount": namespaces.CLONE_NEWNS,
+    "pid": namespaces.CLONE_NEWPID,
     "uts": namespaces.CLONE_NEWUTS,
     "ipc": namespaces.CLONE_NEWIPC,
     "network": namespaces.CLONE_NEWNET,
@@ -31,6 +32,23 @@ def unshare(world: World, step: s.Unshare) -> None:
     namespaces.unshare(flags)
     if "mount" in step.namespaces:
         world.reopen_root()
+
+
+def clone_leader(world: World, step: s.CloneLeader) -> tuple[int, int]:
+    """The guest's PID 1, born in its namespaces and its cgroup: `(pid, pidfd)`, and in it `(0, -1)`.
+
+    It is a child of PID 1, not of the builder that calls this (CLONE_PARENT), so that its end is PID 1's to learn.
+    """
+    forbid_dumping()
+    flags = namespaces.CLONE_PARENT | namespaces.CLONE_PIDFD
+    for name in step.namespaces:
+        flags |= FLAGS[name]
+    # with CLONE_PARENT the signal at its end is the caller's own, and must not be given (clone(2))
+    cgroup = world.guest_cgroup if world.guest_cgroup >= 0 else None
+    pid, pidfd = namespaces.clone3(flags, cgroup_fd=cgroup, exit_signal=0)
+    if pid == 0:
+        world.reopen_root()
+    return pid, pidfd
 
 
 def forbid_dumping() -> None:

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    from lcinit.boot.report import Report
+
     Do = Callable[[World, Any], None]
 
 # What a step is done by, where it is one call in this process. The others are methods of the runner.
@@ -67,6 +69,10 @@ DO: dict[type[s.Step], Do] = {
 }
 
 
+# A process that comes to one of these has done its part: what follows is another's.
+SPLITS = (s.ForkBuilder, s.CloneLeader, s.KeepCommand)
+
+
 def _resolve(future: Future[None]) -> None:
     if not future.done():
         future.set_result(None)
@@ -86,11 +92,15 @@ class Runner:
         self.leader = os.getpid()
         self.started = -1
 
-    async def run(self) -> None:
-        """All steps; returns only if the plan has no last one."""
+    async def run(self, first: int = 0) -> int:
+        """The steps from `first` on; returns the number of the one where another process goes on (see SPLITS)."""
         world = self.world
-        pending_commands = sum(isinstance(step, s.RunCommand) for step in world.plan.steps)
+        pending_commands = sum(isinstance(step, s.RunCommand) for step in world.plan.steps[first:])
         for number, step in enumerate(world.plan.steps):
+            if number < first:
+                continue
+            if isinstance(step, SPLITS):
+                return number
             begun = time.monotonic()
             if isinstance(step, s.RunCommand):
                 pending_commands -= 1
@@ -105,6 +115,7 @@ class Runner:
             spent = time.monotonic() - begun
             log.debug(f"{step.phase} {spent * 1000:7.3f} ms  {step.what()}")
             world.phase_seconds[step.phase] = world.phase_seconds.get(step.phase, 0.0) + spent
+        raise AssertionError("a plan ends by exec")
 
     async def _do(self, number: int, step: s.Step) -> None:
         world = self.world
@@ -115,7 +126,7 @@ class Runner:
                 await commands.run_command(world, step)
         elif isinstance(step, s.StartHelper):
             namespaces.forbid_dumping()
-            world.helper = helper.start(self._perform)
+            world.helper = helper.start(self.perform)
         elif isinstance(step, s.WriteIdMap):
             self._helper().ask(number)
             namespaces.become_root(world)
@@ -168,6 +179,9 @@ class Runner:
         world = self.world
         if world.helper is None:
             return
+        if world.report is not None:
+            self._hand_to_supervisor(world.report)
+            return
         if not world.keeper_needed:
             world.helper.close()
             world.reaper.forget(world.helper.pid)
@@ -181,7 +195,17 @@ class Runner:
             os.close(fd)
         world.helper.wait_for_exec()
 
-    def _perform(self, number: int, descriptors: list[int]) -> None:
+    def _hand_to_supervisor(self, report: Report) -> None:
+        """What PID 1 needs of a guest that it stays for: its root, and its console where that is a pty."""
+        world = self.world
+        report.say("init", init=world.init_kind, phases=dict(world.phase_seconds))
+        report.say("root", descriptors=(world.root_fd,))
+        if world.console_master >= 0:
+            report.say("console", descriptors=(world.console_master,))
+            os.close(world.console_master)
+            world.console_master = -1
+
+    def perform(self, number: int, descriptors: list[int]) -> None:
         """In the helper: the part of a step that is done outside. Raises LcinitError, as in the leader."""
         step = self.world.plan.steps[number]
         try:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from lcinit.boot.helper import Helper
+    from lcinit.boot.report import Report
     from lcinit.config.values import Config
     from lcinit.plan.build import Plan
     from lcinit.plan.steps import RunCommand
@@ -26,7 +27,8 @@ class World:
     mount namespace changes. `mounted` has the device number of each file system that was mounted at a path of the
     guest root. `owner` is the outer uid and gid of the guest's root. `inside` is true once PID 1 is in
     the guest's user namespace, `pivoted` once the boot root is out of reach. `main` is lcinit's own entry point, for
-    commands that are tools of ours.
+    commands that are tools of ours. `report` tells PID 1 what the builder and the leader of a nested guest have done;
+    `guest_cgroup` is the directory in which that leader is born.
     """
 
     def __init__(
@@ -44,6 +46,8 @@ class World:
         self.left_keyring = False
         self.init_kind = "plain"
         self.helper: Helper | None = None
+        self.report: Report | None = None
+        self.guest_cgroup = -1
         self.keeper_needed = False
         self.initctl_directory = -1
         self.console_own = False
@@ -62,6 +66,11 @@ class World:
             return None
         started = self.phase_started.setdefault(step.key.partition("[")[0].partition(".")[0], time.monotonic())
         return max(0.0, step.deadline - (time.monotonic() - started))
+
+    def forget_processes(self) -> None:
+        """In a fork: children and signals are the parent's."""
+        self.reaper = Reaper()
+        self.watch = None
 
     def listen(self) -> None:
         """Begin to take signals from the loop that runs now: children are reaped, a stop request ends the boot."""

@@ -10,6 +10,10 @@ import os
 
 from .calls import by_machine, check, ioctl, libc, path_bytes, syscall
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
 CLOSE_RANGE_UNSHARE = 2
 CLOSE_RANGE_CLOEXEC = 4
 LAST_DESCRIPTOR = 0xFFFFFFFF
@@ -105,6 +109,16 @@ def pidfd_send_signal(pidfd: int, signal: int) -> None:
 def close_range(first: int, last: int = LAST_DESCRIPTOR, flags: int = 0) -> None:
     """Close (or with CLOSE_RANGE_CLOEXEC mark) all descriptors from `first` to `last`; those not open do not matter."""
     syscall("close_range", _CLOSE_RANGE, first, last, flags)
+
+
+def close_all_but(kept: Iterable[int]) -> None:
+    """Close every descriptor from 3 on but these; negative numbers stand for none."""
+    first = 3
+    for fd in sorted(set(kept)):
+        if fd > first:
+            close_range(first, fd - 1)
+        first = max(first, fd + 1)
+    close_range(first)
 
 
 def reboot(command: int) -> None:

@@ -66,6 +66,13 @@ def _log_error(_loop: AbstractEventLoop, context: dict[str, Any]) -> None:
     log.error(f"unexpected, on the event loop: {context.get('message')}{what}")
 
 
+def forget_loop() -> None:
+    """In a fork of a process whose loop runs: that loop is the parent's, and nothing of it is touched."""
+    events = sys.modules.get("asyncio.events")
+    if events is not None:
+        events._set_running_loop(None)
+
+
 def run(coroutine: Coroutine[Any, None, T]) -> T:
     """The coroutine's result. A loop is made only if it asks for one; it must not wait for anything before."""
     try:
