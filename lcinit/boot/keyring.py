@@ -15,9 +15,14 @@ def leave_session_keyring(world: World) -> None:
     """A new, empty one for PID 1 and all that it starts from here on; once is enough."""
     if world.left_keyring:
         return
+    take_new_session_keyring()
+    world.left_keyring = True
+
+
+def take_new_session_keyring() -> None:
+    """Leave this process' session keyring for a new one, where that may be done."""
     try:
         process.join_session_keyring()
     except OSError as error:
         if error.errno not in _BEARABLE:
             raise
-    world.left_keyring = True

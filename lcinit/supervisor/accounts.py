@@ -7,6 +7,7 @@ import stat
 
 from lcinit.errors import EX_CONFIG, SystemFailure
 from lcinit.linux import files
+from lcinit.record import Record
 from lcinit.supervisor.spawn import Identity
 
 _LARGEST = 4 << 20
@@ -32,13 +33,48 @@ def identity(
     return Identity(uid=uid, gid=gid, groups=tuple(dict.fromkeys((gid, *supplementary))))
 
 
+class Account(Record):
+    """A user as passwd(5) has it; `home` and `shell` may be empty or lead nowhere."""
+
+    name: str
+    identity: Identity
+    home: str = "/"
+    shell: str = ""
+
+
+def account(root_fd: int, user: str | int) -> Account:
+    """The whole line of a user, with its groups. A number needs no line, and neither does `root`.
+
+    Raises SystemFailure (exit code 78) for an unknown name.
+    """
+    fields = _entry(root_fd, user)
+    if fields is not None:
+        uid, gid, name = int(fields[2]), int(fields[3]), fields[0]
+        groups = tuple(dict.fromkeys((gid, *_groups_of(root_fd, name))))
+        return Account(name=name, identity=Identity(uid=uid, gid=gid, groups=groups), home=fields[5], shell=fields[6])
+    number = 0 if user == "root" else user
+    if isinstance(number, int):
+        return Account(name=str(user), identity=Identity(uid=number, gid=number, groups=(number,)))
+    raise _unknown_user(number)
+
+
 def _user(root_fd: int, user: str | int) -> tuple[int, int, str]:
-    for fields in _lines(root_fd, "etc/passwd", 7):
-        if fields[0] == user or (isinstance(user, int) and fields[2] == str(user)):
-            return int(fields[2]), int(fields[3]), fields[0]
+    fields = _entry(root_fd, user)
+    if fields is not None:
+        return int(fields[2]), int(fields[3]), fields[0]
     if isinstance(user, int):
         return user, user, ""
-    raise SystemFailure(f"no user {user!r} in /etc/passwd", hint="name one that is there", exit_code=EX_CONFIG)
+    raise _unknown_user(user)
+
+
+def _entry(root_fd: int, user: str | int) -> list[str] | None:
+    """The first passwd line of a name or a number."""
+    field, wanted = (2, str(user)) if isinstance(user, int) else (0, user)
+    return next((fields for fields in _lines(root_fd, "etc/passwd", 7) if fields[field] == wanted), None)
+
+
+def _unknown_user(user: str) -> SystemFailure:
+    return SystemFailure(f"no user {user!r} in /etc/passwd", hint="name one that is there", exit_code=EX_CONFIG)
 
 
 def _group(root_fd: int, group: str | int) -> int:
