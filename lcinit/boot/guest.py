@@ -10,9 +10,8 @@ from lcinit.boot.world import World
 from lcinit.errors import EX_CANNOT_RUN, EX_NOT_FOUND, LcinitError, SystemFailure
 from lcinit.linux import files
 from lcinit.plan import steps as s
-from lcinit.plan.build import refuse_init
 from lcinit.plan.guest import DEFAULT_PATH
-from lcinit.plan.inits import kind_of
+from lcinit.plan.inits import kind_of, refuse_init
 
 _LOOKED_AT = 4 << 20
 _MOST_LINKS = 40

@@ -9,6 +9,7 @@ from lcinit.config.values import IdRange
 from lcinit.errors import SystemFailure
 from lcinit.linux import namespaces, process
 from lcinit.plan import steps as s
+from lcinit.supervisor.userns import any_procfs
 
 FLAGS = {
     "user": namespaces.CLONE_NEWUSER,
@@ -60,16 +61,30 @@ def forbid_dumping() -> None:
 
 def become_root(world: World) -> None:
     """After the maps are written: uid and gid 0 of the new user namespace, no supplementary groups."""
-    os.setgroups([])
+    leave_groups()
     os.setresgid(0, 0, 0)
     os.setresuid(0, 0, 0)
     world.inside = True
     forbid_dumping()
 
 
+def leave_groups() -> None:
+    """Drop the supplementary groups, where the user namespace lets anybody do that.
+
+    Below one whose gid map an ordinary user wrote nobody may (user_namespaces(7), /proc/PID/setgroups): a group can
+    also take rights away (CVE-2014-8989). The groups stay then, and are nobody's inside.
+    """
+    try:
+        os.setgroups([])
+    except PermissionError:
+        with open("/proc/self/setgroups", encoding="ascii") as file:
+            if file.read().strip() != "deny":
+                raise
+
+
 def write_id_map(step: s.WriteIdMap, leader: int) -> None:
     """The helper's part: both maps through a procfs of its own, one write each, read back and compared."""
-    procfs = namespaces.open_procfs()
+    procfs = any_procfs()
     try:
         for name, ranges in (("uid_map", step.id_map.users), ("gid_map", step.id_map.groups)):
             wanted = [(r.inside, r.outside, r.size) for r in ranges]

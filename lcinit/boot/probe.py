@@ -17,6 +17,8 @@ from lcinit.plan.managers import MANAGERS, recognise
 # What a kernel without the thing, or a manager that forbids to look at it, answers.
 _NOT_TOLD = frozenset((errno.EPERM, errno.EACCES, errno.ENODEV, errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT))
 _DELEGATE = "/sys/kernel/cgroup/delegate"
+# Namespaces that a file system shows: the plan's word, the file's name in /proc/PID/ns.
+_OWNED = (("pid", "pid"), ("network", "net"), ("ipc", "ipc"), ("cgroup", "cgroup"))
 # What the first process of a machine may have to mount itself.
 _MOUNTED = (("proc", "/proc"), ("sysfs", "/sys"), ("devtmpfs", "/dev"))
 
@@ -63,6 +65,7 @@ def _probe(procfs: int, children: frozenset[int]) -> Machine:
         console=_console(manager),
         cgroup=cgroups.look_at_own(procfs, children, first=first) if "sys_admin" in held else None,
         initramfs=_initramfs(procfs),
+        foreign=frozenset(kind for kind, name in _OWNED if not namespaces.is_owned_here(procfs, name)),
         environment=tuple(sorted(environ.items())),
         resolv_conf=_is_filled_file("/etc/resolv.conf"),
         kernel_cgroup_delegate=_delegation(),

@@ -245,6 +245,27 @@ def ns_owner_uid(fd: int) -> int:
     return uid.value
 
 
+def is_owned_here(proc_dirfd: int, name: str) -> bool:
+    """Whether the caller's own user namespace owns its namespace `name` (a file of /proc/PID/ns), and none above does.
+
+    `proc_dirfd` is a procfs. A kind of namespace that this kernel does not have is everybody's.
+    """
+    try:
+        fd = os.open(f"self/ns/{name}", os.O_RDONLY | os.O_CLOEXEC, dir_fd=proc_dirfd)
+    except FileNotFoundError:
+        return True
+    try:
+        owner = ns_get_userns(fd)
+    except PermissionError:
+        return False
+    finally:
+        os.close(fd)
+    try:
+        return os.path.samestat(os.fstat(owner), os.stat("self/ns/user", dir_fd=proc_dirfd))
+    finally:
+        os.close(owner)
+
+
 def netns_cookie() -> int:
     """A number of this network namespace that no other one has had since the machine's boot (Linux 5.14).
 

@@ -15,7 +15,7 @@ from lcinit.plan.devices import device_steps
 from lcinit.plan.facts import Machine
 from lcinit.plan.first import ENDS_IN_PANIC, first_steps
 from lcinit.plan.guest import guest_environment, guest_root_owner
-from lcinit.plan.inits import INITS
+from lcinit.plan.inits import refuse_init
 from lcinit.plan.managers import MANAGERS
 from lcinit.plan.network import interfaces_to_move
 from lcinit.plan.supervision import Supervision, notes, supervision
@@ -184,7 +184,9 @@ class _Builder:
             ("sysfs", "sys", "network", ("ro", "nosuid", "nodev", "noexec")),
             ("mqueue", "dev/mqueue", "ipc", ("nosuid", "nodev", "noexec")),
         ):
-            if namespace not in self.new:
+            if namespace not in self.new and namespace in self.machine.foreign:
+                self._bind_outer(target)
+            elif namespace not in self.new:
                 self._mount(fstype, target, "outside", attributes=attributes, why=f"{namespace} namespace is shared")
         if "cgroup" not in self.new:
             self._mount_cgroup("outside")
@@ -213,9 +215,24 @@ class _Builder:
             self._add(s.SetReadOnly(phase="setup", target="", why="root.read_only"))
         # a user namespace is let mount its own only while one is fully visible (mount_namespaces(7))
         for fstype, target, namespace in (("proc", "proc", "pid"), ("sysfs", "sys", "network")):
-            if namespace in self.new:
+            if namespace in self.new and namespace not in self.machine.foreign:
                 why = "the guest may mount its own only while one is fully visible"
                 self._mount(fstype, target, "outside", aside=True, why=why)
+
+    def _bind_outer(self, target: str) -> None:
+        """The outer mount and all below it, read-only, where a new one is not permitted."""
+        self._add(s.MakeTargets(phase="setup", directories=(target,)))
+        self._add(
+            s.MountExtra(
+                phase="setup",
+                source=f"/{target}",
+                target=target,
+                fstype=None,
+                options=("rbind", "ro", "nosuid", "nodev", "noexec"),
+                id_map=None,
+                why="what it shows belongs to a user namespace above this one",
+            )
+        )
 
     def _mask_paths(self) -> None:
         why = "the guest's root is the machine's"
@@ -375,21 +392,3 @@ class _Builder:
 
     def _manager_word(self) -> str:
         return self.machine.container or "lcinit"
-
-
-def refuse_init(kind: str, path: str, *, needs_no_reboot: bool, shared: bool = False) -> None:
-    """Raise ConfigError for an init that would never end: with an id map reboot(2) is refused to it.
-
-    And, with `shared`, for one that is not content with being a child of lcinit.
-    """
-    if shared and kind not in ("plain", "s6-svscan"):
-        raise ConfigError(
-            f"{path} is {kind}, which must be PID 1, and with exec.pid: shared lcinit is",
-            hint="use exec.pid: nested",
-        )
-    init = INITS[kind]
-    if needs_no_reboot and not init.ends_without_reboot:
-        raise ConfigError(
-            f"{path} is {kind}, which cannot end without reboot(2), and with id_map the kernel refuses it that call",
-            hint="use exec.mode: tolerant, or no id_map",
-        )

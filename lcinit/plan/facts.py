@@ -51,7 +51,8 @@ class Machine(Record):
 
     `first`: this is PID 1 of the machine itself, which the kernel started, and its end is a panic. `missing`: which of
     proc, sysfs and devtmpfs nobody has mounted for it at /proc, /sys and /dev. `initramfs`: "/" is the kernel's own
-    root, which cannot be pivoted away.
+    root, which cannot be pivoted away. `foreign`: of its namespaces ("pid", "network", "ipc", "cgroup") those that
+    belong to a user namespace above its own, so that the file systems which show them cannot be mounted here.
     """
 
     kernel: tuple[int, int] = (6, 1)
@@ -67,6 +68,7 @@ class Machine(Record):
     console: Console = Console(terminal=False, own=False)
     cgroup: Cgroup | None = None
     initramfs: bool = False
+    foreign: frozenset[str] = frozenset()
     guest: Guest | None = None
     environment: tuple[tuple[str, str], ...] = ()
     resolv_conf: bool = False

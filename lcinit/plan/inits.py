@@ -7,6 +7,7 @@ busybox init/init.c, s6-svscan's page.
 
 from __future__ import annotations
 
+from lcinit.errors import ConfigError
 from lcinit.record import Record
 
 
@@ -101,3 +102,21 @@ def stop_signals(kind: str, overrides: tuple[tuple[str, str], ...]) -> dict[str,
     init = INITS.get(kind, PLAIN)
     known = {"poweroff": init.poweroff, "halt": init.halt, "reboot": init.reboot, **dict(overrides)}
     return {request: signal for request, signal in known.items() if signal is not None}
+
+
+def refuse_init(kind: str, path: str, *, needs_no_reboot: bool, shared: bool = False) -> None:
+    """Raise ConfigError for an init that would never end: with an id map reboot(2) is refused to it.
+
+    And, with `shared`, for one that is not content with being a child of lcinit.
+    """
+    if shared and kind not in ("plain", "s6-svscan"):
+        raise ConfigError(
+            f"{path} is {kind}, which must be PID 1, and with exec.pid: shared lcinit is",
+            hint="use exec.pid: nested",
+        )
+    init = INITS[kind]
+    if needs_no_reboot and not init.ends_without_reboot:
+        raise ConfigError(
+            f"{path} is {kind}, which cannot end without reboot(2), and with id_map the kernel refuses it that call",
+            hint="use exec.mode: tolerant, or no id_map",
+        )
