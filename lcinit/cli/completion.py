@@ -64,6 +64,9 @@ TABLE = {
         foreign=3,
     ),
     "tolerant": Completion(arguments=("file", "file"), repeats=True, foreign=1),
+    "pseudo": Completion(
+        options=(("-u", "word"), ("-g", "word")), arguments=("command", "file"), repeats=True, foreign=1
+    ),
     "initctl": _INITCTL.replace(arguments=("runlevel:serve",)),
     "initctl serve": Completion(
         options=(

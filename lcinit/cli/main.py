@@ -31,6 +31,7 @@ COMMANDS = {
     "overlay": "overlay layers over a directory",
     "mount-idmapped": "make an idmapped bind mount",
     "tolerant": "run a file or a directory of files, executable or not",
+    "pseudo": "run a command as root of a new user namespace",
     "initctl": "ask the init behind a FIFO for a runlevel",
     "telinit": "the same as initctl",
     "links": "make the symbolic links that give lcinit its other names",
@@ -40,8 +41,8 @@ COMMANDS = {
 }
 
 # Names that lcinit answers to when it is called by them (through a symbolic link).
-CALLED = ("init", "telinit", "initctl", "overlay", "mount-idmapped", "tolerant")
-LATER = ("shutdown", "halt", "poweroff", "reboot", "runlevel", "contain", "pseudo", "inject")
+CALLED = ("init", "telinit", "initctl", "overlay", "mount-idmapped", "tolerant", "pseudo")
+LATER = ("shutdown", "halt", "poweroff", "reboot", "runlevel", "contain", "inject")
 
 # What write(2) says of a full disk, a reader that is gone and a terminal that hung up. Tools make LcinitErrors of what
 # their own calls say, so that one of these without a file's name can only be from standard output or error.

@@ -161,7 +161,7 @@ def _check_delegated(r: IdRange, side: Side, option: str) -> None:
     if id_ranges.missing_id(r.outside, r.size, id_ranges.runs(side.pieces())) is not None:
         where = "; ".join((f"{FILES[side.kind]} gives {side.user} no such range", *side.problems))
         raise ConfigError(
-            f"{option}: the {side.kind}s {r.outside}-{r.outside + r.size - 1} were not given to you: {where}",
+            f"{option}: {side.kind} {_span(r.outside, r.size)} was not given to you: {where}",
             hint=f"have root add {side.user}:{r.outside}:{r.size} to {FILES[side.kind]}",
             exit_code=EX_NOPERM,
         )
@@ -210,9 +210,13 @@ def _run_default(side: Side, owner: int) -> tuple[tuple[tuple[int, int, int], ..
     notes = list(side.problems)
     if not free:
         notes.append(
-            f"every {side.kind} range of {side.user} in {file} is in use: this guest shares {first}-{first + size - 1}"
+            f"every {side.kind} range of {side.user} in {file} is in use: this guest shares {_span(first, size)}"
         )
     return ((0, first, size),), notes
+
+
+def _span(first: int, size: int) -> str:
+    return str(first) if size == 1 else f"{first}-{first + size - 1}"
 
 
 def _free_line(side: Side) -> str:
