@@ -61,7 +61,7 @@ async def main():
     output.flush()
     await ended.wait()
     service.close()
-    output.write(f"ended after {service.taken}\n".encode())
+    output.write(f"environment {sorted(os.environ)}\nended after {service.taken}\n".encode())
     output.flush()
 
 print(type(loop := new_loop()).__module__, flush=True)
@@ -114,6 +114,12 @@ class Server:
         """What was requested so far."""
         self.process.send_signal(signal.SIGUSR2)  # it writes what it has
         return [line.split()[0] for line in self.heard().splitlines() if line.endswith(" initctl")]
+
+    def write_in_its_pause(self, data: bytes) -> None:
+        """Write one request and, while the service does not look at the FIFO because of it, the others."""
+        self.write(POWEROFF)
+        assert wait_until(lambda: pending(self.fifo) == 0)
+        self.write(data)
 
     def write(self, data: bytes, fifo: Path | None = None) -> None:
         fd = os.open(fifo or self.fifo, os.O_WRONLY | os.O_NONBLOCK)
