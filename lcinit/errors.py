@@ -9,6 +9,7 @@ import errno as _errno
 import os
 
 EX_USAGE = 64
+EX_UNAVAILABLE = 69
 EX_SOFTWARE = 70
 EX_OSERR = 71
 EX_NOPERM = 77

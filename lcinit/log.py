@@ -24,6 +24,7 @@ class Log:
         self.json = False
         self.file = -1
         self.dropped = 0
+        self.end = b"\n"
         self.history: History | None = None
 
     def configure(self, level: str, form: str, file: str | None) -> None:
@@ -40,7 +41,7 @@ class Log:
             return
         message = printable(message)
         line = self._line(level, message)
-        self._put(2, line)
+        self._put(2, line[:-1] + self.end)
         if self.file >= 0:
             self._put(self.file, line)
         if self.history is not None:
@@ -75,6 +76,11 @@ def printable(text: str) -> str:
 
 _log = Log()
 configure = _log.configure
+
+
+def set_raw_terminal(raw: bool) -> None:
+    """While the console is a terminal in raw mode, a line must bring its own carriage return."""
+    _log.end = b"\r\n" if raw else b"\n"
 
 
 def descriptor() -> int:

@@ -27,10 +27,18 @@ if TYPE_CHECKING:
 EX_CANNOT_GO_ON = 255
 
 
-def init(reading: Reading, arguments: tuple[str, ...], *, override_exec: bool, main: Callable[[list[str]], int]) -> int:
-    """Boot the guest. Returns an exit code only if that failed; everything was said on the console by then.
+def init(
+    reading: Reading,
+    arguments: tuple[str, ...],
+    *,
+    override_exec: bool,
+    main: Callable[[list[str]], int],
+    stay: Callable[[World], int],
+) -> int:
+    """Boot the guest. After a handoff it returns an exit code only if that failed; all was said on the console then.
 
-    Every signal is blocked by now, and `reading` is the configuration on its way.
+    Every signal is blocked by now, and `reading` is the configuration on its way. `stay` supervises the guest of a
+    tolerant mode; its exit code is PID 1's.
     """
     world: World | None = None
     try:
@@ -41,6 +49,8 @@ def init(reading: Reading, arguments: tuple[str, ...], *, override_exec: bool, m
         for warning in plan.warnings:
             log.warning(warning)
         world = World(config, plan, guest_root_owner(config), root_of(config), main)
+        if plan.supervision is not None:
+            return stay(world)
         run(_boot(world))
     except LcinitError as error:
         log.error(str(error))

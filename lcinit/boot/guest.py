@@ -23,7 +23,7 @@ def check_init(world: World, step: s.CheckInit) -> None:
         world.reopen_root()
     resolved, kind = identify(world.root_fd, step.command)
     world.init_kind = kind
-    refuse_init(kind, resolved, needs_no_reboot=step.needs_no_reboot, shared=step.shared)
+    refuse_init(kind, resolved, because=step.why if step.needs_no_reboot else "", shared=step.shared)
 
 
 def identify(root_fd: int, command: str) -> tuple[str, str]:

@@ -14,7 +14,7 @@ from lcinit.boot.keyring import leave_session_keyring
 from lcinit.boot.own import keeper
 from lcinit.boot.world import World
 from lcinit.errors import EX_CANNOT_RUN, EX_NOT_FOUND, CommandFailed, SystemFailure
-from lcinit.linux import capabilities, process, signals
+from lcinit.linux import capabilities, namespaces, process, seccomp, signals
 from lcinit.plan import steps as s
 from lcinit.plan.inits import INITS, stop_signals
 from lcinit.supervisor.accounts import identity
@@ -32,6 +32,15 @@ def drop_capabilities(world: World, step: s.DropCapabilities) -> None:
     capabilities.clear_ambient()
     effective, permitted, _ = capabilities.get_capabilities()
     capabilities.set_capabilities(effective, permitted, 0)
+
+
+def answer_reboot(world: World, step: s.AnswerReboot) -> None:
+    """Have every reboot(2) of this process and of all that it makes wait for the keeper's answer (seccomp_unotify(2)).
+
+    It needs no no_new_privs: PID 1 has CAP_SYS_ADMIN in the guest's user namespace still.
+    """
+    world.reboot_calls = seccomp.listen(seccomp.notify_program(seccomp.REBOOT_CALLS))
+    world.keeper_needed = True
 
 
 def hand_off(world: World, step: s.ExecInit) -> Never:
@@ -149,7 +158,21 @@ def keeper_arguments(world: World, step: s.ExecInit, descriptors: dict[str, int]
     for name in ("started", "ready"):
         if name in descriptors:
             words += [f"--{name}", str(descriptors[name])]
+    if "reboot-calls" in descriptors:
+        words += ["--reboot-calls", str(descriptors["reboot-calls"]), "--user-namespace", _user_namespace(os.getppid())]
+        if any(isinstance(each, s.AnswerReboot) and each.machine for each in world.plan.steps):
+            words.append("--machine")
     return tuple(words)
+
+
+def _user_namespace(pid: int) -> str:
+    """DEVICE:INODE of the user namespace of a process, through a procfs of one's own."""
+    procfs = namespaces.open_procfs()
+    try:
+        found = os.stat(f"{pid}/ns/user", dir_fd=procfs)
+    finally:
+        os.close(procfs)
+    return f"{found.st_dev}:{found.st_ino}"
 
 
 def become_keeper(world: World, step: s.ExecInit, descriptors: dict[str, int]) -> Never:

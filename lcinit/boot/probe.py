@@ -10,7 +10,7 @@ from lcinit.boot import cgroups, console
 from lcinit.boot.guest import identify
 from lcinit.config.values import Config
 from lcinit.errors import LcinitError
-from lcinit.linux import capabilities, files, namespaces
+from lcinit.linux import capabilities, files, namespaces, process, seccomp
 from lcinit.plan.facts import Console, Guest, Interface, Machine
 from lcinit.plan.managers import MANAGERS, recognise
 
@@ -65,6 +65,7 @@ def _probe(procfs: int, children: frozenset[int]) -> Machine:
         console=_console(manager),
         cgroup=cgroups.look_at_own(procfs, children, first=first) if "sys_admin" in held else None,
         initramfs=_initramfs(procfs),
+        no_listener=_no_listener(procfs),
         foreign=frozenset(kind for kind, name in _OWNED if not namespaces.is_owned_here(procfs, name)),
         environment=tuple(sorted(environ.items())),
         resolv_conf=_is_filled_file("/etc/resolv.conf"),
@@ -89,6 +90,35 @@ def _kernel() -> tuple[int, int]:
 def _capabilities() -> frozenset[str]:
     effective, _, _ = capabilities.get_capabilities()
     return frozenset(name for name, number in capabilities.CAPABILITIES.items() if effective >> number & 1)
+
+
+def _no_listener(procfs: int) -> str:
+    """Why no seccomp listener can be had here; empty where it can, which is tried only where it is not certain.
+
+    A process without any filter can have one wherever the kernel knows of them. A filter above, as managers put on, may
+    have the one listener that there can be, or refuse the call: that shows in a child, which ends with what it got.
+    """
+    if not seccomp.can_notify():
+        return "this kernel has no seccomp user notification"
+    for line in os.fsdecode(namespaces.read_own_proc_file(procfs, "status")).splitlines():
+        if line.startswith("Seccomp_filters:") and int(line.partition(":")[2]) == 0:
+            return ""
+    pid = os.fork()
+    if pid == 0:
+        number = errno.EIO
+        try:
+            process.set_no_new_privs()
+            seccomp.listen(seccomp.notify_program(seccomp.REBOOT_CALLS))
+            number = 0
+        except OSError as error:
+            number = error.errno or number
+        finally:
+            os._exit(number)
+    number = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    if number == errno.EBUSY:
+        return "the manager has a seccomp listener already, and there can be but one"
+    refused = os.strerror(number) if number > 0 else "the process that tried was killed"
+    return f"the manager's seccomp filter does not let it be answered: {refused}" if number else ""
 
 
 def _interfaces() -> tuple[Interface, ...]:

@@ -66,6 +66,7 @@ DO: dict[type[s.Step], Do] = {
     s.LoopbackUp: lambda _world, _step: network.bring_loopback_up(),
     s.ChangeRoot: root.change_root,
     s.DropCapabilities: handoff.drop_capabilities,
+    s.AnswerReboot: handoff.answer_reboot,
 }
 
 
@@ -187,9 +188,7 @@ class Runner:
             world.reaper.forget(world.helper.pid)
             return
         reader, self.started = os.pipe2(os.O_CLOEXEC)
-        handed = [reader]
-        if world.console_master >= 0:
-            handed.append(world.console_master)
+        handed = [reader, *(fd for fd in (world.reboot_calls, world.console_master) if fd >= 0)]
         world.helper.send(number, tuple(handed))
         for fd in handed:
             os.close(fd)
@@ -221,14 +220,17 @@ class Runner:
         elif isinstance(step, s.RunCommand):
             commands.run_outside(self.world, step, self.leader)
         elif isinstance(step, s.ExecInit):
-            named = {"started": descriptors[0]}
-            if len(descriptors) > 1:
-                named["console"] = descriptors[1]
+            # what the leader has, it has by now; what it is given for, the plan says
+            names = ["started"] + ["reboot-calls"] * self._answers_reboot() + ["console"]
+            named = dict(zip(names, descriptors, strict=False))
             if self.world.initctl_directory >= 0:
                 named["initctl"] = self.world.initctl_directory
             handoff.become_keeper(self.world, step, named)
         else:
             raise LcinitError(f"the helper was asked for {step.kind}, which is not its work")
+
+    def _answers_reboot(self) -> bool:
+        return any(isinstance(step, s.AnswerReboot) for step in self.world.plan.steps)
 
     def _summary(self, step: s.ExecInit) -> str:
         times = ", ".join(f"{name} {seconds * 1000:.0f} ms" for name, seconds in self.world.phase_seconds.items())

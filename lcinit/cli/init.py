@@ -6,11 +6,14 @@ import os
 import sys
 
 from lcinit import __version__
-from lcinit.errors import EX_NOPERM, SystemFailure, UsageError
+from lcinit.cli.privileges import refuse_setuid
+from lcinit.errors import SystemFailure, UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal
+
+    from lcinit.boot.world import World
 else:
     import _signal as signal  # without the half that imports enum, which takes longer than the fork below
 
@@ -79,7 +82,7 @@ def run(args: list[str], program: str) -> int:
         from lcinit.cli import telinit
 
         return telinit.run(rest, program)
-    _refuse_setuid()
+    refuse_setuid()
     if pid1_only and os.getpid() != 1:
         raise UsageError(
             f"this is process {os.getpid()}, not PID 1 of a container",
@@ -96,7 +99,14 @@ def run(args: list[str], program: str) -> int:
 
     if sys.stdout is not None:  # None where PID 1 was started without one
         sys.stdout.flush()
-    return boot.init(reading, tuple(rest), override_exec=override, main=main)
+    return boot.init(reading, tuple(rest), override_exec=override, main=main, stay=_stay)
+
+
+def _stay(world: World) -> int:
+    """What a handoff does without: only a PID 1 that stays imports it."""
+    from lcinit.guest.stay import stay
+
+    return stay(world)
 
 
 def _take_streams() -> None:
@@ -128,9 +138,3 @@ def _null() -> int:
         if os.path.exists("/proc/self"):
             raise
         return os.memfd_create("no-console")
-
-
-def _refuse_setuid() -> None:
-    """A program that is meant for root's hands must not run in anybody else's with root's rights."""
-    if os.geteuid() != os.getuid() or os.getegid() != os.getgid():
-        raise UsageError("lcinit is installed setuid or setgid; it must not be", exit_code=EX_NOPERM)

@@ -38,7 +38,7 @@ def run(args: list[str], program: str) -> int:
 
     machine, plan = look_and_plan(load(options.config), tuple(options.arguments), override_exec=options.override_exec)
     if options.json:
-        json.dump(show.as_data(plan, machine), sys.stdout, indent=2)
+        json.dump(show.as_data(plan, machine.pid), sys.stdout, indent=2)
         print()
     else:
         print(show.as_text(plan, machine), end="")

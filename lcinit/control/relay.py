@@ -24,6 +24,10 @@ CHUNK = 16 * 1024
 STUCK = 1.0  # seconds without a byte taken, after which output is dropped
 ROUNDS = 16  # reads and writes in a row before the loop sees to its other descriptors
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 _GONE = (errno.EIO, errno.EPIPE, errno.ECONNRESET, errno.ENXIO)
 _TIOCGSID = 0x5429  # asm-generic/ioctls.h; Python has no name for it
 
@@ -82,11 +86,16 @@ def take_terminal(fd: int) -> None:
 
 
 class Relay:
-    """One console. `master` is the pty's master, `source` and `sink` the manager's side (usually 0 and 1)."""
+    """One console. `master` is the pty's master, `source` and `sink` the manager's side (usually 0 and 1).
 
-    def __init__(self, master: int, source: int, sink: int) -> None:
+    `tap` is called with all that the guest writes, as it is read.
+    """
+
+    def __init__(self, master: int, source: int, sink: int, tap: Callable[[bytes], None] | None = None) -> None:
         self.dropped = 0  # bytes of output, in all
+        self._tap = tap
         self._master = master
+        self._given = (source, sink)
         self._source = _usable(source, os.O_RDONLY)
         self._sink = _usable(sink, os.O_WRONLY)
         self._terminal = next((fd for fd in (source, sink) if _is_terminal(fd)), -1)
@@ -145,6 +154,27 @@ class Relay:
                 return False
         return True
 
+    def drained(self) -> bool:
+        """Whether all that the guest has written by now was passed on, or cannot be."""
+        return not self._master_in and (not self._output or self._sink < 0)
+
+    def type(self, data: bytes) -> int:
+        """Add to what the guest reads; how many bytes there was room for."""
+        taken = data[: max(0, INPUT - len(self._input))]
+        self._input += taken
+        return len(taken)
+
+    def set_window_size(self, rows: int, columns: int) -> None:
+        """The guest's terminal alone; the manager's stays as it is."""
+        fcntl.ioctl(self._master, termios.TIOCSWINSZ, struct.pack("=HHHH", rows, columns, 0, 0))
+
+    def close(self) -> None:
+        """Close what was opened here: not the master, nor the streams that were given."""
+        for fd, given in ((self._source, self._given[0]), (self._sink, self._given[1])):
+            if fd >= 0 and fd != given:
+                os.close(fd)
+        self._source = self._sink = -1
+
     def copy_window_size(self) -> None:
         """Give the guest's terminal the size of the manager's; the kernel tells the guest when it has changed."""
         if self._terminal < 0:
@@ -162,6 +192,8 @@ class Relay:
             received = _read(self._master, CHUNK)
             self._master_in = received is not None
             if received:
+                if self._tap is not None:
+                    self._tap(received)
                 self._output += received
                 self._drop(len(self._output) - RING if self._dropping else 0)
                 moved = True

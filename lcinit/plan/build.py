@@ -18,6 +18,7 @@ from lcinit.plan.guest import guest_environment, guest_root_owner
 from lcinit.plan.inits import refuse_init
 from lcinit.plan.managers import MANAGERS
 from lcinit.plan.network import interfaces_to_move
+from lcinit.plan.rebooting import answered, note, refusal
 from lcinit.plan.supervision import Supervision, notes, supervision
 from lcinit.record import Record
 
@@ -80,6 +81,7 @@ class _Builder:
         self.supervision = supervision(config, machine, self.manager)
         self.nested = self.supervision is not None and self.supervision.pid == "nested"
         self.shared = self.supervision is not None and not self.nested
+        self.refusal = refusal(config, machine, self.supervision)
         self.new = self._new_namespaces()
 
     def _new_namespaces(self) -> frozenset[str]:
@@ -93,9 +95,7 @@ class _Builder:
 
     def build(self, argv: tuple[str, ...]) -> Plan:
         config = self.config
-        # in a PID namespace that its own user namespace owns, reboot(2) ends the guest as it should
-        needs_no_reboot = config.id_map is not None and not self.nested
-        self._refuse_init(needs_no_reboot)
+        self._refuse_init()
         if not self.machine.can("sys_admin"):
             self.warnings.append("this process has no CAP_SYS_ADMIN: init would fail here (`lcinit doctor` tells more)")
         first = first_steps(config, self.machine, self.root)
@@ -114,9 +114,9 @@ class _Builder:
         check = s.CheckInit(
             phase="setup",
             command=argv[0],
-            needs_no_reboot=needs_no_reboot,
+            needs_no_reboot=bool(self.refusal),
             shared=self.shared,
-            why="reboot(2) is refused in a user namespace" if needs_no_reboot else "",
+            why=self.refusal,
         )
         if not self.set_up:
             self._add(check)
@@ -146,10 +146,10 @@ class _Builder:
             supervision=self.supervision,
         )
 
-    def _refuse_init(self, needs_no_reboot: bool) -> None:
+    def _refuse_init(self) -> None:
         guest = self.machine.guest
         if guest is not None:
-            refuse_init(guest.init, guest.resolved, needs_no_reboot=needs_no_reboot, shared=self.shared)
+            refuse_init(guest.init, guest.resolved, because=self.refusal, shared=self.shared)
 
     def _commands(self, phase: s.PhaseName, key: str, commands: tuple[Command, ...], place: str) -> None:
         deadline = self.config.setup.timeout if key.startswith("setup") else None
@@ -369,10 +369,11 @@ class _Builder:
             # exec.before runs in the guest root: it gets what the guest gets, and no more
             index = next((i for i, step in enumerate(self.steps) if step.phase == "exec.before"), len(self.steps) - 1)
             self.steps.insert(index, self.steps.pop())
-        if config.id_map is not None and self.supervision is None:
-            self.notes.append(
-                "with an id map reboot(2) is refused to the guest: reboot, and runlevel 6, ends it like a poweroff"
-            )
+        answer = answered(config, self.machine, self.supervision)
+        if answer is not None:
+            self._add(answer)
+        elif self.refusal and self.supervision is None:
+            self.notes.append(note(self.refusal))
             if self.machine.first:
                 self.warnings.append(ENDS_IN_PANIC)
         step = s.KeepCommand if self.shared else s.ExecInit

@@ -53,6 +53,7 @@ class Machine(Record):
     proc, sysfs and devtmpfs nobody has mounted for it at /proc, /sys and /dev. `initramfs`: "/" is the kernel's own
     root, which cannot be pivoted away. `foreign`: of its namespaces ("pid", "network", "ipc", "cgroup") those that
     belong to a user namespace above its own, so that the file systems which show them cannot be mounted here.
+    `no_listener`: why no seccomp listener can be had, empty where it can.
     """
 
     kernel: tuple[int, int] = (6, 1)
@@ -69,6 +70,7 @@ class Machine(Record):
     cgroup: Cgroup | None = None
     initramfs: bool = False
     foreign: frozenset[str] = frozenset()
+    no_listener: str = ""
     guest: Guest | None = None
     environment: tuple[tuple[str, str], ...] = ()
     resolv_conf: bool = False

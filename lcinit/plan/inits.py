@@ -104,8 +104,8 @@ def stop_signals(kind: str, overrides: tuple[tuple[str, str], ...]) -> dict[str,
     return {request: signal for request, signal in known.items() if signal is not None}
 
 
-def refuse_init(kind: str, path: str, *, needs_no_reboot: bool, shared: bool = False) -> None:
-    """Raise ConfigError for an init that would never end: with an id map reboot(2) is refused to it.
+def refuse_init(kind: str, path: str, *, because: str, shared: bool = False) -> None:
+    """Raise ConfigError for an init that would never end: reboot(2) will be refused to it, and `because` says why.
 
     And, with `shared`, for one that is not content with being a child of lcinit.
     """
@@ -115,8 +115,8 @@ def refuse_init(kind: str, path: str, *, needs_no_reboot: bool, shared: bool = F
             hint="use exec.pid: nested",
         )
     init = INITS[kind]
-    if needs_no_reboot and not init.ends_without_reboot:
+    if because and not init.ends_without_reboot:
         raise ConfigError(
-            f"{path} is {kind}, which cannot end without reboot(2), and with id_map the kernel refuses it that call",
+            f"{path} is {kind}, which cannot end without reboot(2), and with id_map it is refused that: {because}",
             hint="use exec.mode: tolerant, or no id_map",
         )

@@ -29,14 +29,15 @@ def as_text(plan: Plan, machine: Machine) -> str:
     return "\n".join(lines) + "\n"
 
 
-def as_data(plan: Plan, machine: Machine) -> dict[str, Any]:
-    """The plan as JSON types; every step with all its fields."""
+def as_data(plan: Plan, pid: int) -> dict[str, Any]:
+    """The plan of process `pid` as JSON types; every step with all its fields."""
     return {
         "manager": plan.manager,
-        "pid": machine.pid,
+        "pid": pid,
         "steps": [plain(step.facts()) for step in plan.steps],
         "notes": list(plan.notes),
         "warnings": list(plan.warnings),
+        "supervision": None if plan.supervision is None else plan.supervision.values(),
     }
 
 

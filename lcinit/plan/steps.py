@@ -315,6 +315,17 @@ class DropCapabilities(Step):
         return "drop from the bounding set: " + " ".join(self.names)
 
 
+class AnswerReboot(Step):
+    """A seccomp filter on reboot(2) alone, for PID 1 and all that it makes; the keeper answers the calls."""
+
+    kind = "answer-reboot"
+    machine: bool = False
+
+    def what(self) -> str:
+        """Who does it, and what it ends."""
+        return "have the keeper answer reboot(2)" + (": it ends the machine" if self.machine else "")
+
+
 class ExecInit(Step):
     """The clean exec of the guest's init; PID 1 is the guest's from here on."""
 

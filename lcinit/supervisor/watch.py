@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from lcinit import log
 from lcinit.linux import signals
 from lcinit.linux.signals import SIGRTMIN, SignalFd, SignalInfo, signal_name
 from lcinit.supervisor.reaper import Reaper
@@ -9,6 +10,7 @@ from lcinit.supervisor.reaper import Reaper
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop, Task
+    from collections.abc import Callable
     from typing import Any
 
 STOP = frozenset(
@@ -61,3 +63,46 @@ class SignalWatch:
                 self.stopped_by = info
                 if self._task is not None:
                     self._task.cancel()
+
+
+class SignalStream:
+    """Every signal, for as long as PID 1 stays: reaps on SIGCHLD, and gives each of the others to `take`.
+
+    An error of `take` is that signal's alone.
+    """
+
+    def __init__(self, reaper: Reaper, take: Callable[[SignalInfo], None]) -> None:
+        self.reaper = reaper
+        self._take = take
+        self._fd = SignalFd()
+        self._loop: AbstractEventLoop | None = None
+
+    def start(self) -> None:
+        """Attach to the running loop; what came before is taken at once."""
+        import asyncio
+
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(self._fd.fileno(), self.look)
+        self.reaper.reap()
+        self.look()
+
+    def stop(self) -> None:
+        """Detach and close; signals stay blocked and queue up."""
+        if self._loop is not None:
+            self._loop.remove_reader(self._fd.fileno())
+            self._loop = None
+        self._fd.close()
+
+    def look(self) -> None:
+        """Take what has come by now."""
+        ended = False
+        for info in self._fd.read():
+            if info.signo == signals.SIGCHLD:
+                ended = True
+                continue
+            try:
+                self._take(info)
+            except Exception as error:
+                log.error(f"unexpected, on {signal_name(info.signo)}: {type(error).__name__}: {error}")
+        if ended:
+            self.reaper.reap()

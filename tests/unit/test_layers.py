@@ -25,6 +25,12 @@ PURE = (
     "control/initctl.py",
     "control/ratelimit.py",
     "control/stopping.py",
+    "tools/contain_options.py",
+    "tools/id_ranges.py",
+    "tools/subids.py",
+    "supervisor/guest_state.py",
+    "supervisor/backoff.py",
+    "supervisor/meanings.py",
 )
 IMPURE = {"asyncio", "os", "time", "uvloop", "socket", "subprocess", "threading", "random", "datetime"}
 

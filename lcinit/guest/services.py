@@ -1,0 +1,32 @@
+"""What PID 1 serves beside the guest: the initctl FIFO and the control socket."""
+
+from __future__ import annotations
+
+from lcinit.control.initctl_service import InitctlService
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from lcinit.guest.supervisor import Supervisor
+
+
+class Services:
+    """Started when the guest is up; each that cannot be had says so itself and the others go on."""
+
+    def __init__(self, supervisor: Supervisor) -> None:
+        wanted = supervisor.world.config.initctl is not False
+        self._initctl = InitctlService(supervisor.request) if wanted else None
+
+    async def start(self) -> None:
+        """All of them."""
+        if self._initctl is not None:
+            await self._initctl.start()
+
+    def look(self) -> None:
+        """See that the FIFO is still there."""
+        if self._initctl is not None:
+            self._initctl.look()
+
+    def close(self) -> None:
+        """Serve nothing more."""
+        if self._initctl is not None:
+            self._initctl.close()

@@ -1,0 +1,164 @@
+"""One start of the nested guest as PID 1 sees it: the builder, the leader, what they tell, and what is left of them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+
+from lcinit import log
+from lcinit.boot import builder
+from lcinit.guest import cgroup
+from lcinit.linux import process
+from lcinit.linux.signals import SIGKILL, SIGTERM
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from lcinit.boot.report import Message, Reports
+    from lcinit.boot.world import World
+    from lcinit.errors import LcinitError
+    from lcinit.supervisor.reaper import Child, Reaper
+
+BUILDER_GRACE = 2.0  # seconds between SIGTERM and SIGKILL for a builder that runs a command
+
+
+class Start:
+    """`pid`, `pidfd`, `root_fd` and `cgroup_fd` are the leader's, -1 while not known. `started` is when its init was
+    executed (time.monotonic), `kind` which init it is.
+
+    `on_started` is called once the guest's init was executed, `on_failed` with an exit code when it never will be,
+    `on_console` with the master of its pty, `on_ended` with the status of an init that was executed.
+    """
+
+    def __init__(self, world: World, forked: tuple[int, Reports]) -> None:
+        self.kind = "plain"
+        self.owner = world.owner
+        self.pid = self.pidfd = self.root_fd = self.cgroup_fd = -1
+        self.prepared = time.monotonic()
+        self.started: float | None = None
+        self.started_at: float | None = None  # unix time
+        self.phases: dict[str, float] = {}
+        self.error: LcinitError | None = None
+        self.on_started: Callable[[], None]
+        self.on_failed: Callable[[int], None]
+        self.on_console: Callable[[int], None]
+        self.on_ended: Callable[[int], None]
+        self._builder_pid, self._reports = forked
+        self._reaper: Reaper = world.reaper
+        self._reaper.remember = True
+        self._builder: Child | None = None
+        self._leader: Child | None = None
+        self._about_to_exec = False
+        self._told_all = False
+        self._over = False
+
+    @property
+    def init_kind(self) -> str:
+        """Which init it is; see plan.inits."""
+        return self.kind
+
+    def watch(self) -> None:
+        """Hear what is told, from the running loop on."""
+        self._builder = self._reaper.register(self._builder_pid)
+        self._builder.on_end = lambda _status: self.listen()
+        asyncio.get_running_loop().add_reader(self._reports.fileno(), self.listen)
+        self.listen()
+
+    def listen(self) -> None:
+        """Take what was told by now."""
+        if not self._told_all:
+            messages, at_end = self._reports.read()
+            for message in messages:
+                self._take(message)
+            if at_end:
+                self._end_of_reports()
+        self._judge()
+
+    def _take(self, message: Message) -> None:
+        facts, descriptors = message.facts, message.descriptors
+        if message.kind == "leader":
+            self.phases.update(facts["phases"])
+            self.pid = facts["pid"]
+            self._leader = self._reaper.register(self.pid)
+            self._leader.on_end = lambda _status: self.listen()
+            if self._leader.status is None:
+                # not reaped yet, so that the number is still the leader's
+                self.pidfd = process.pidfd_open(self.pid)
+            if descriptors:
+                self.cgroup_fd = descriptors.pop()
+        elif message.kind == "init":
+            self.kind = facts["init"]
+            for name, seconds in facts["phases"].items():
+                self.phases[name] = seconds
+            self._about_to_exec = True
+        elif message.kind == "root":
+            self.root_fd = descriptors.pop()
+        elif message.kind == "console":
+            self.on_console(descriptors.pop())
+        elif message.kind == "error":
+            self.error = message.error()
+        for fd in descriptors:
+            os.close(fd)
+
+    def _end_of_reports(self) -> None:
+        self._told_all = True
+        self._reaper.remember = False
+        asyncio.get_running_loop().remove_reader(self._reports.fileno())
+        self._reports.close()
+        if self._about_to_exec and self.error is None:
+            self.started, self.started_at = time.monotonic(), time.time()
+            self.on_started()
+
+    def _judge(self) -> None:
+        """Whether it is over, and how: the order in which messages and ends come does not matter."""
+        if self._over or not self._told_all:
+            return
+        leader_ended = self._leader is None or self._leader.status is not None
+        builder_ended = self._builder is None or self._builder.status is not None
+        if self.started is not None and self._leader is not None:
+            if self._leader.status is not None:
+                self._over = True
+                self.on_ended(self._leader.status)
+        elif leader_ended and builder_ended:
+            self._over = True
+            status = self.error.exit_code if self.error is not None else builder.NO_START
+            self.on_failed(status)
+
+    def signal(self, number: int) -> None:
+        """Send the guest's init a signal. Raises ProcessLookupError when there is none."""
+        if self.pidfd < 0:
+            raise ProcessLookupError("the guest has no init yet")
+        process.pidfd_send_signal(self.pidfd, number)
+
+    def kill(self) -> None:
+        """Everything in the guest, and what prepares it. Ending PID 1 of its namespace ends all the others."""
+        cgroup.kill(self.cgroup_fd)
+        try:
+            self.signal(SIGKILL)
+        except ProcessLookupError:
+            pass  # it has ended, or was never made
+        if self._builder is not None and self._builder.status is None and self.started is None:
+            _kill(self._builder, SIGTERM)
+            asyncio.get_running_loop().call_later(BUILDER_GRACE, _kill, self._builder, SIGKILL)
+
+    def close(self) -> None:
+        """Let go of what belonged to it, its empty cgroup included."""
+        if self.cgroup_fd >= 0:
+            try:
+                cgroup.remove(self.cgroup_fd)
+            except OSError as error:
+                log.warning(f"cgroups of the guest are left: {error.strerror}")
+        for fd in (self.pidfd, self.root_fd, self.cgroup_fd):
+            if fd >= 0:
+                os.close(fd)
+        self.pidfd = self.root_fd = self.cgroup_fd = -1
+        if not self._told_all:
+            asyncio.get_running_loop().remove_reader(self._reports.fileno())
+            self._reports.close()
+
+
+def _kill(child: Child, number: int) -> None:
+    if child.status is None:
+        os.kill(child.pid, number)

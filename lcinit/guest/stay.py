@@ -1,0 +1,33 @@
+"""The beginning and the end of a tolerant mode: what comes before the event loop and after it."""
+
+from __future__ import annotations
+
+from lcinit.boot import builder
+from lcinit.boot.namespaces import forbid_dumping
+from lcinit.boot.runner import Runner
+from lcinit.supervisor.loop import run
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from lcinit.boot.world import World
+
+
+def stay(world: World) -> int:
+    """Stay with the guest until it is over: the exit code, where PID 1 does not end by reboot(2).
+
+    Raises LcinitError where lcinit cannot begin.
+    """
+    rules = world.plan.supervision
+    if rules is None:
+        raise AssertionError("a plan that hands over is not stayed with")
+    forbid_dumping()
+    number = run(Runner(world).run()) + 1
+    # the builder works on another core while the loop is imported here
+    forked = builder.start(world, number)
+    from lcinit.guest.ending import end
+    from lcinit.guest.supervisor import Supervisor
+    from lcinit.supervisor.loop import new_loop
+
+    loop = new_loop()
+    action = loop.run_until_complete(Supervisor(world, number, forked).run())
+    return end(action, rules)

@@ -1,0 +1,361 @@
+"""PID 1 while it stays: one object that has the guest's state, and acts as the pure parts decide.
+
+`supervisor.guest_state` says what an event means, `supervisor.meanings` what a signal means, `guest.ask` how the
+guest's init is asked. Requests come from signals, initctl and the control socket, and all end in `request`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+
+from lcinit import log
+from lcinit.boot import builder
+from lcinit.errors import EX_UNAVAILABLE, LcinitError
+from lcinit.guest import cgroup, status
+from lcinit.guest.ask import Asker
+from lcinit.guest.console import Console
+from lcinit.guest.start import Start
+from lcinit.linux.signals import SIGKILL, signal_name
+from lcinit.supervisor.backoff import BackOff
+from lcinit.supervisor.events import EventLog
+from lcinit.supervisor.guest_state import Action, Event, Rules, State, transition
+from lcinit.supervisor.meanings import Meaning, meaning
+from lcinit.supervisor.reaper import describe_status
+from lcinit.supervisor.watch import SignalStream
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from asyncio import TimerHandle
+    from typing import Any
+
+    from lcinit.boot.report import Reports
+    from lcinit.boot.world import World
+    from lcinit.linux.signals import SignalInfo
+    from lcinit.plan.supervision import Supervision
+
+PROGRESS = 5.0  # seconds between two lines that say what is waited for
+HISTORY = 100  # starts that are remembered
+
+
+class Supervisor:
+    """One guest, from its first start to the last end. Offers what control.manager.Supervised names."""
+
+    def __init__(self, world: World, number: int, forked: tuple[int, Reports]) -> None:
+        """`number` is the step at which a builder begins; `forked` the first one, which works already."""
+        rules = world.plan.supervision
+        if rules is None:
+            raise AssertionError("a plan that hands over has nothing to supervise")
+        self.world = world
+        self.rules: Supervision = rules
+        self.events = EventLog()
+        self.console = Console()
+        self.state = State()
+        self.since = time.time()
+        self.current: Start | None = None
+        self.starts = 0
+        self.history: list[dict[str, Any]] = []
+        self.ready: bool | None = None
+        self.frozen = False
+        self.stop_origin = ""
+        self.stop_asked: float | None = None  # time.monotonic()
+        self._number = number
+        self._forked: tuple[int, Reports] | None = forked
+        self._rules = Rules(on_reboot=rules.on_reboot, on_exit=rules.on_exit)
+        self._back_off = BackOff()
+        self._asker: Asker | None = None
+        self._timers: list[TimerHandle] = []
+        self._services: Any = None
+        self._done: asyncio.Future[Action]
+        self._work: set[asyncio.Task[None]] = set()
+        self._signals = SignalStream(world.reaper, self._take_signal)
+
+    async def run(self) -> Action:
+        """Supervise; returns how lcinit is to end."""
+        self._done = asyncio.get_running_loop().create_future()
+        self._signals.start()
+        try:
+            self._prepare()
+            return await self._done
+        finally:
+            self._forget_timers()
+            if self._services is not None:
+                self._services.close()
+            self.console.restore()
+            self._signals.stop()
+
+    # what is asked for
+
+    def request(self, word: str, origin: str, *, at_once: bool = False) -> None:
+        """Have the guest stopped or started again; returns at once. Raises LcinitError when that cannot be."""
+        if word == "reexec":
+            self.reexec()
+            return
+        if self.state.name == "ended":
+            raise LcinitError(f"{word} was asked for, but lcinit is ending", exit_code=EX_UNAVAILABLE)
+        self.events.record("stop-asked", request=word, origin=origin, at_once=at_once)
+        now = " at once" if at_once else ""
+        log.info(f"{word}{now} was asked for by {origin}")
+        if self.stop_asked is None:
+            self.stop_asked = time.monotonic()
+        self.stop_origin = origin
+        self._happen(Event(kind="asked", word=word, at_once=at_once))  # type: ignore[arg-type]
+
+    def signal(self, number: int, whom: str = "init") -> int:
+        """Signal the guest's init, or "all" its processes; how many were signalled. Raises LcinitError for no guest."""
+        current = self._running()
+        if whom == "init":
+            current.signal(number)
+            return 1
+        if number == SIGKILL and cgroup.kill(current.cgroup_fd):
+            return len(cgroup.processes(current.cgroup_fd)) or 1
+        return self._signal_all(current, number)
+
+    def freeze(self) -> None:
+        """Stop every process of the guest until `thaw`. Raises LcinitError where the kernel cannot."""
+        self._set_frozen(True)
+
+    def thaw(self) -> None:
+        """Let the guest go on."""
+        self._set_frozen(False)
+
+    def set_log_level(self, level: str) -> None:
+        """Say more or less from now on."""
+        log.set_level(level)
+        self.events.record("log-level-changed", level=level)
+
+    def reexec(self) -> None:
+        """Replace this lcinit by the one that is installed now, without touching the guest."""
+        raise LcinitError("reexec is not part of this version", exit_code=EX_UNAVAILABLE)
+
+    def status(self) -> dict[str, Any]:
+        """Everything that is known of the guest, for JSON."""
+        return status.as_data(self)
+
+    def plan(self) -> dict[str, Any]:
+        """The steps of every start, as `lcinit plan --json` prints them."""
+        from lcinit.plan import show
+
+        return show.as_data(self.world.plan, os.getpid())
+
+    def _running(self) -> Start:
+        if self.current is None or self.current.started is None:
+            raise LcinitError("there is no running guest", exit_code=EX_UNAVAILABLE)
+        return self.current
+
+    def _signal_all(self, current: Start, number: int) -> int:
+        count = 0
+        for pid in cgroup.processes(current.cgroup_fd) or [current.pid]:
+            try:
+                os.kill(pid, number)
+                count += 1
+            except ProcessLookupError:
+                continue
+        return count
+
+    def _set_frozen(self, frozen: bool) -> None:
+        if not cgroup.set_frozen(self._running().cgroup_fd, frozen):
+            raise LcinitError(
+                "the guest has no cgroup that can be frozen",
+                hint="it takes a cgroup2 hierarchy that PID 1 may write to, see `lcinit doctor`",
+                exit_code=EX_UNAVAILABLE,
+            )
+        if self.frozen != frozen:
+            self.frozen = frozen
+            self.events.record("frozen" if frozen else "thawed")
+
+    # what happens
+
+    def _take_signal(self, info: SignalInfo) -> None:
+        meant: Meaning = meaning(info.signo, info.code, self.rules)
+        if meant.what == "stop" and meant.word is not None:
+            sender = f" from process {info.pid}" if info.pid else ""
+            self.request(meant.word, f"{signal_name(info.signo)}{sender}", at_once=meant.at_once)
+        elif meant.what == "resize":
+            self.console.resize()
+        elif meant.what == "initctl" and self._services is not None:
+            self._services.look()
+        elif meant.what == "reload":
+            log.info("SIGHUP: the configuration is read when lcinit starts, or at `lcinit reexec`")
+        elif meant.what == "forward" and self.current is not None and self.current.started is not None:
+            self.current.signal(info.signo)
+
+    def _happen(self, event: Event) -> None:
+        before = self.state.name
+        self.state, actions = transition(self.state, event, self._rules)
+        if self.state.name != before:
+            self.since = time.time()
+            log.debug(f"the guest is {self.state.name}")
+        for action in actions:
+            self._do(action)
+
+    def _do(self, action: Action) -> None:
+        if action.kind == "ask":
+            self._ask(action.word or "poweroff")
+        elif action.kind == "deadline":
+            self._later(self.rules.timeout, self._deadline)
+            self._later(PROGRESS, self._progress)
+        elif action.kind == "kill":
+            self._kill()
+        elif action.kind in ("prepare", "back-off", "end"):
+            self._spawn_task(self._after_end(action))
+
+    def _ask(self, word: str) -> None:
+        if self._asker is not None:
+            self._asker.ask(word)
+
+    def _deadline(self) -> None:
+        log.warning(f"the guest has not ended within {self.rules.timeout:g} s: killing it")
+        self._happen(Event(kind="deadline"))
+
+    def _progress(self) -> None:
+        if self.state.name in ("stopping", "killing") and self.stop_asked is not None and self.current is not None:
+            waited = time.monotonic() - self.stop_asked
+            count = len(cgroup.processes(self.current.cgroup_fd))
+            whom = f"the guest's {self.current.kind}" + (f" and {count - 1} more processes" if count > 1 else "")
+            log.info(f"waiting for {whom}, {waited:.0f} of {self.rules.timeout:g} s")
+            self._later(PROGRESS, self._progress)
+
+    def _kill(self) -> None:
+        if self.current is not None:
+            self.events.record("guest-killed", request=self.state.word)
+            self.current.kill()
+
+    # the starts
+
+    def _prepare(self) -> None:
+        """Begin a start; the first one's builder was forked before the loop was there."""
+        forked = self._forked or builder.start(self.world, self._number)
+        self._forked = None
+        self.events.record("guest-preparing", number=self.starts + 1)
+        self.frozen, self.ready, self.stop_asked, self.stop_origin = False, None, None, ""
+        self.current = Start(self.world, forked)
+        self.current.on_started = self._started
+        self.current.on_failed = self._failed
+        self.current.on_console = self.console.attach
+        self.current.on_ended = self._ended
+        self.current.watch()
+
+    def _started(self) -> None:
+        current = self.current
+        assert current is not None
+        self.starts += 1
+        times = ", ".join(f"{name} {seconds * 1000:.0f} ms" for name, seconds in current.phases.items())
+        log.info(f"the guest's {current.kind} is up as process {current.pid} ({times})")
+        self.events.record("guest-started", pid=current.pid, init=current.kind, timings=current.phases)
+        self._asker = Asker(current, self.world.config.exec.stop, self._unheard)
+        self._happen(Event(kind="started"))
+        if self._services is None:
+            asyncio.get_running_loop().call_soon(self._serve)
+
+    def _failed(self, code: int) -> None:
+        current = self.current
+        assert current is not None
+        if current.error is not None and self.state.word is None:
+            log.error(str(current.error))
+        elif self.state.word is None:
+            log.error(
+                "the start of the guest ended without a word",
+            )
+        self._remember(current, "failed", code)
+        self._happen(Event(kind="failed", status=code))
+
+    def _ended(self, code: int) -> None:
+        current = self.current
+        assert current is not None
+        reason = describe_status(code)
+        log.info(f"the guest has ended: {reason}")
+        self._remember(current, reason, code)
+        self._happen(Event(kind="exited", status=code))
+
+    def _unheard(self, why: str) -> None:
+        log.warning(f"the guest's init cannot be asked: {why}")
+        self.events.record("stop-refused", reason=why)
+        self._happen(Event(kind="unheard"))
+
+    def _remember(self, current: Start, reason: str, code: int) -> None:
+        ooms = cgroup.oom_kills(current.cgroup_fd)
+        if ooms:
+            self.events.record("oom-killed", count=ooms)
+        self.events.record("guest-ended", reason=reason, status=code, request=self.state.word)
+        self.history.append(
+            {
+                "started": current.started_at,
+                "ended": time.time(),
+                "reason": reason,
+                "status": code,
+                "request": self.state.word,
+                "oom_kills": ooms,
+            }
+        )
+        del self.history[:-HISTORY]
+
+    async def _after_end(self, action: Action) -> None:
+        """The guest is gone: put everything away, then start it again or end."""
+        ended, self.current = self.current, None
+        self._forget_timers()
+        lived = 0.0
+        if ended is not None:
+            if self._asker is not None:
+                self._asker.close()
+                self._asker = None
+            lived = time.monotonic() - ended.started if ended.started is not None else 0.0
+            await self.console.drain()
+            self.console.detach()
+            ended.close()
+            await self._run_after()
+        if action.kind == "prepare":
+            self.events.record("guest-restarting", reason="reboot", delay=0)
+            self._prepare()
+        elif action.kind == "back-off":
+            delay = self._back_off.next(lived)
+            log.info(f"the guest is started again in {delay:g} s")
+            self.events.record("guest-restarting", reason="exit", delay=delay)
+            self._later(delay, lambda: self._happen(Event(kind="due")))
+        elif not self._done.done():
+            self._done.set_result(action)
+
+    async def _run_after(self) -> None:
+        """The commands of shutdown.after; one that fails is said, and the others still run."""
+        from lcinit.boot import commands
+        from lcinit.plan import steps as s
+
+        for index, command in enumerate(self.world.config.shutdown.after):
+            step = s.RunCommand(
+                phase="exec", key=f"shutdown.after[{index}]", command=command, place="boot root", deadline=None
+            )
+            try:
+                await commands.run_command(self.world, step)
+            except LcinitError as error:
+                log.error(str(error))
+
+    # around it
+
+    def _serve(self) -> None:
+        """Now that the guest is up there is time for those who want to talk to PID 1."""
+        if self._done.done():
+            return
+        from lcinit.guest.services import Services
+
+        self._services = Services(self)
+        self._spawn_task(self._services.start())
+
+    def _spawn_task(self, work: Any) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._work.add(task)
+        task.add_done_callback(self._worked)
+
+    def _worked(self, task: asyncio.Task[None]) -> None:
+        self._work.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            error = task.exception()
+            log.error(f"unexpected, in PID 1: {type(error).__name__}: {error}")
+
+    def _later(self, delay: float, call: Any) -> None:
+        self._timers.append(asyncio.get_running_loop().call_later(delay, call))
+
+    def _forget_timers(self) -> None:
+        for timer in self._timers:
+            timer.cancel()
+        self._timers.clear()

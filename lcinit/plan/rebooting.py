@@ -1,0 +1,44 @@
+"""What becomes of reboot(2) in a handed-off guest with an id map: answered from outside, or refused. Pure.
+
+The kernel refuses it to such a guest, whose PID namespace belongs to the outside. The keeper can make the call for it
+where a seccomp listener can be had and where the keeper itself may make the call (reboot(2), seccomp_unotify(2)).
+"""
+
+from __future__ import annotations
+
+from lcinit.config.values import Config
+from lcinit.plan import steps as s
+from lcinit.plan.facts import Machine
+from lcinit.plan.supervision import Supervision
+
+
+def answered(config: Config, machine: Machine, rules: Supervision | None) -> s.AnswerReboot | None:
+    """The step that has the guest's reboot(2) answered; None where nobody need, or can (see `refusal`)."""
+    if config.id_map is None or rules is not None or _unanswered(machine):
+        return None
+    why = "the kernel refuses it to a guest in a PID namespace of the outside"
+    return s.AnswerReboot(phase="exec", machine=machine.first, why=why)
+
+
+def refusal(config: Config, machine: Machine, rules: Supervision | None) -> str:
+    """Why reboot(2) will fail in the guest; empty where it will not: answered, or in a PID namespace of the guest's."""
+    if config.id_map is None or (rules is not None and rules.pid == "nested"):
+        return ""
+    return "lcinit stays PID 1" if rules is not None else _unanswered(machine)
+
+
+def _unanswered(machine: Machine) -> str:
+    if machine.pid != 1:
+        return "lcinit is not PID 1 here"
+    if not machine.can("sys_boot"):
+        return "this container has no CAP_SYS_BOOT"
+    if not machine.can("sys_ptrace"):
+        return "without CAP_SYS_PTRACE nobody can tell which process of the guest calls"
+    if "pid" in machine.foreign:
+        return "this PID namespace belongs to a user namespace above"
+    return machine.no_listener
+
+
+def note(because: str) -> str:
+    """For the reader of a plan whose guest cannot reboot."""
+    return f"reboot(2) is refused to the guest ({because}): reboot, and runlevel 6, ends it like a poweroff"
