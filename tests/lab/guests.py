@@ -10,7 +10,7 @@ import shutil
 import stat
 import struct
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from tests.lab.cache import cached, stamp_of
 
@@ -47,18 +47,21 @@ class Recipe:
     A file is (path, mode, content); mode 0o777 makes a symbolic link to the content, None removes the path.
     """
 
-    init: str  # which init it is: "systemd", "sysvinit", "busybox", "none"
+    init: str  # which init it is, as in lcinit.plan.inits; "none" for a guest without
     suite: str
     packages: str
     variant: str = "minbase"
     commands: tuple[str, ...] = ()
     files: tuple[tuple[str, int | None, str], ...] = ()
+    # not in repr(), of which the cache makes its stamp: nothing is built otherwise for them
+    command: tuple[str, ...] = field(default=("/sbin/init",), repr=False)  # what is to be PID 1
+    up: str = field(default="", repr=False)  # what the console shows when the guest is up; empty: nothing
 
 
 RECIPES = {
-    "systemd252": Recipe("systemd", "bookworm", "systemd,systemd-sysv,dbus", files=_SYSTEMD),
-    "systemd257": Recipe("systemd", "trixie", "systemd,systemd-sysv,dbus", files=_SYSTEMD),
-    "systemd262": Recipe("systemd", "sid", "systemd,systemd-sysv,dbus", files=_SYSTEMD),
+    "systemd252": Recipe("systemd", "bookworm", "systemd,systemd-sysv,dbus", files=_SYSTEMD, up="multi-user.target"),
+    "systemd257": Recipe("systemd", "trixie", "systemd,systemd-sysv,dbus", files=_SYSTEMD, up="multi-user.target"),
+    "systemd262": Recipe("systemd", "sid", "systemd,systemd-sysv,dbus", files=_SYSTEMD, up="multi-user.target"),
     "sysvinit": Recipe(
         "sysvinit",
         "bookworm",
@@ -66,6 +69,7 @@ RECIPES = {
         # A container has no virtual terminals: without this init respawns six gettys, each failing at once.
         commands=("sed -i '/getty/s/^/#/' \"$1/etc/inittab\"",),
         files=(("etc/hostname", None, ""),),
+        up="Entering runlevel: 2",
     ),
     "busybox": Recipe(
         "busybox",
@@ -79,9 +83,71 @@ RECIPES = {
         ),
         files=(
             *_BARE,
-            ("etc/inittab", 0o644, "::sysinit:/etc/rc\n::ctrlaltdel:/bin/reboot\n::shutdown:/bin/true\n"),
+            ("etc/inittab", 0o644, "::sysinit:/etc/rc\n::ctrlaltdel:/sbin/reboot\n::shutdown:/bin/true\n"),
             ("etc/rc", 0o755, "#!/bin/sh\necho busybox is up\n"),
         ),
+        up="busybox is up",
+    ),
+    "runit": Recipe(
+        "runit",
+        "bookworm",
+        "runit-init,runit",
+        commands=('rm -f "$1"/etc/runit/runsvdir/default/*',),  # gettys, for terminals that a container has not
+        files=(
+            ("etc/hostname", None, ""),
+            # Debian's switches for boots without sysvinit's scripts, which look after a machine's clock and disks
+            ("etc/runit/native.boot.run", 0o644, ""),
+            ("etc/runit/boot-run/lab.sh", 0o644, ":\n"),
+            ("etc/runit/shutdown-run/lab.sh", 0o644, ":\n"),
+            ("etc/runit/no.emulate.sysv", 0o644, ""),
+            ("etc/sv/lab/run", 0o755, "#!/bin/sh\necho runit is up >/dev/console\nexec sleep 1000000\n"),
+            ("etc/runit/runsvdir/default/lab", 0o777, "/etc/sv/lab"),
+            ("etc/sv/lab/supervise", 0o777, "/run/runit/supervise/lab"),
+        ),
+        up="runit is up",
+    ),
+    "openrc": Recipe(
+        "openrc-init",
+        "bookworm",
+        "openrc,sysvinit-core",
+        commands=('rm -f "$1"/etc/runlevels/*/*',),
+        files=(
+            ("etc/hostname", None, ""),
+            ("etc/init.d/lab", 0o755, '#!/sbin/openrc-run\nstart() { echo "OpenRC is up" >/dev/console; }\n'),
+            ("etc/runlevels/default/lab", 0o777, "/etc/init.d/lab"),
+        ),
+        command=("/sbin/openrc-init",),
+        up="OpenRC is up",
+    ),
+    "finit": Recipe(
+        "finit",
+        "bookworm",
+        "finit",
+        files=(
+            ("etc/hostname", None, ""),
+            ("etc/finit.d/getty.conf", None, ""),
+            ("etc/finit.d/acpid.conf", None, ""),
+            ("etc/finit.d/modules.conf", None, ""),
+            ("etc/finit.d/rsyslogd.conf", None, ""),
+            ("etc/finit.d/sshd.conf", None, ""),
+            ("etc/rc.lab", 0o755, "#!/bin/sh\necho finit is up >/dev/console\n"),
+            ("etc/finit.conf", 0o644, "task [2345] /etc/rc.lab -- Lab\n"),
+        ),
+        command=("/usr/sbin/finit",),
+        up="finit is up",
+    ),
+    "s6": Recipe(
+        "s6-svscan",
+        "bookworm",
+        "s6,execline,dash,coreutils",
+        variant="extract",
+        files=(
+            *_BARE,
+            ("usr/bin/sh", 0o777, "dash"),
+            ("etc/s6/lab/run", 0o755, "#!/bin/sh\necho s6 is up >/dev/console\nexec sleep 1000000\n"),
+        ),
+        command=("/usr/bin/s6-svscan", "/etc/s6"),
+        up="s6 is up",
     ),
     "plain": Recipe(
         "none",
