@@ -82,7 +82,7 @@ def parse_map(text: str, option: str) -> tuple[IdRange, ...]:
     ranges: list[IdRange] = []
     for item in text.replace(";", ",").split(","):
         words = item.split(":")
-        if len(words) != 3 or any(not word for word in words):
+        if len(words) != 3 or any(not word or word.strip() != word for word in words):
             raise UsageError(f"{option}: {item!r} is no range", hint="write INSIDE:OUTSIDE:SIZE, as in 0:100000:65536")
         try:
             found = parse_range(" ".join(words))
