@@ -78,6 +78,7 @@ TABLE = {
         )
     ),
     "telinit": _INITCTL,
+    "inject": Completion(options=(("-u", "word"),), arguments=("word", "command", "file"), repeats=True, foreign=1),
     "links": Completion(options=(("--program", "file"),), arguments=("directory",)),
     "image": Completion(options=(("--suite", "word"), ("--mirror", "word")), arguments=("directory",)),
     "demo": Completion(options=(("--shell", ""), ("--steps", ""), ("--show-config", ""))),

@@ -34,6 +34,7 @@ COMMANDS = {
     "pseudo": "run a command as root of a new user namespace",
     "initctl": "ask the init behind a FIFO for a runlevel",
     "telinit": "the same as initctl",
+    "inject": "run a command in a container of any origin",
     "links": "make the symbolic links that give lcinit its other names",
     "image": "build a boot root",
     "demo": "boot a demonstration guest made of this machine's own /usr",
@@ -41,8 +42,8 @@ COMMANDS = {
 }
 
 # Names that lcinit answers to when it is called by them (through a symbolic link).
-CALLED = ("init", "telinit", "initctl", "overlay", "mount-idmapped", "tolerant", "pseudo")
-LATER = ("shutdown", "halt", "poweroff", "reboot", "runlevel", "contain", "inject")
+CALLED = ("init", "telinit", "initctl", "overlay", "mount-idmapped", "tolerant", "pseudo", "inject")
+LATER = ("shutdown", "halt", "poweroff", "reboot", "runlevel", "contain")
 
 # What write(2) says of a full disk, a reader that is gone and a terminal that hung up. Tools make LcinitErrors of what
 # their own calls say, so that one of these without a file's name can only be from standard output or error.

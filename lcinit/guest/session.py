@@ -1,0 +1,248 @@
+"""The caller's side of a command in a guest: its terminal or pipes, its signals, and how it all ended.
+
+With a terminal the caller's own is raw: every key, ctrl-C and ctrl-Z among them, goes to the guest's terminal, whose
+line discipline makes signals of it for the guest's foreground job. Without one signals are passed on to the command.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import termios
+import time
+
+from lcinit.control.relay import make_raw
+from lcinit.guest.enter import Entered, Order, enter
+from lcinit.guest.flow import Flow, Stream, TerminalFlow
+from lcinit.linux import process, signals
+from lcinit.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from lcinit.guest.target import Target
+
+ESCAPE = b"\x1d"  # ctrl-], three times within a second: the way out that machinectl(1) has too
+_TIMES = 3
+_WITHIN = 1.0
+_REST = 0.1  # seconds between looks at a terminal that no process has open
+_GRACE = 2.0  # seconds that a command has for its end after its terminal hung up
+_TERMINAL_HOLDS = 256 * 1024  # more than the buffers of a pty (tty_buffer.c) hold
+_ENDING = (signals.SIGHUP, signals.SIGINT, signals.SIGTERM, signals.SIGQUIT)
+_HANDLED = (*_ENDING, signals.SIGWINCH, signals.SIGTSTP, signals.SIGCONT)
+
+
+class End(Record):
+    """How a session ended: the exit code for the caller, and whether the guest ended with the command in it."""
+
+    code: int
+    guest_ended: bool = False
+
+
+class Terminal:
+    """The caller's terminal: made raw, and given back as it was. One that has hung up cannot be given back."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self.attributes = termios.tcgetattr(fd)
+
+    def make_raw(self) -> None:
+        """Pass every byte through."""
+        try:
+            make_raw(self._fd)
+        except (OSError, termios.error):
+            pass
+
+    def restore(self) -> None:
+        """As it was before."""
+        mask = signals.set_mask(signals.get_mask() | signals.mask_of([signals.SIGTTOU]))
+        try:
+            termios.tcsetattr(self._fd, termios.TCSANOW, self.attributes)
+        except (OSError, termios.error):
+            pass
+        finally:
+            signals.set_mask(mask)
+
+    def copy_size(self, master: int) -> None:
+        """Give the guest's terminal this one's size; the kernel tells the guest's job if it has changed."""
+        try:
+            process.set_window_size(master, *process.get_window_size(self._fd))
+        except OSError:
+            pass  # hung up: there is no size any more
+
+
+class Escape:
+    """Finds the keys that end a session in what is typed."""
+
+    def __init__(self) -> None:
+        self._seen: list[float] = []
+
+    def found_in(self, typed: bytes, now: float) -> bool:
+        """Whether this input completes the sequence. `now` is in seconds."""
+        for byte in typed:
+            if byte != ESCAPE[0]:
+                self._seen.clear()
+                continue
+            self._seen = [*self._seen[1 - _TIMES :], now]
+            if len(self._seen) == _TIMES and now - self._seen[0] <= _WITHIN:
+                return True
+        return False
+
+
+def run(target: Target, order: Order) -> End:
+    """Run a command in the guest on this process' standard streams, of which 0-2 must be open.
+
+    Raises LcinitError when it cannot be started.
+    """
+    with_terminal = os.isatty(0) and os.isatty(1)
+    separate = not os.isatty(2)
+    entered = enter(target, order.replace(terminal=with_terminal, separate_errors=separate))
+    mask = signals.set_mask(signals.get_mask() | signals.mask_of(_HANDLED))
+    try:
+        session = _Session(entered, Terminal(0) if with_terminal else None)
+        try:
+            code = session.serve()
+        finally:
+            session.close()
+    finally:
+        entered.close()
+        signals.set_mask(mask)
+    if code is None or code == 128 + signals.SIGKILL:
+        guest_ended = target.has_ended(within=_GRACE if code is None else _REST)
+        return End(code=128 + signals.SIGKILL, guest_ended=guest_ended)
+    return End(code=code)
+
+
+class _Session:
+    def __init__(self, entered: Entered, terminal: Terminal | None) -> None:
+        self.entered = entered
+        self.terminal = terminal
+        self.outer = entered.outer
+        self.escape = Escape()
+        self.hung_up: tuple[float, int] | None = None  # when to wait no longer, and the exit code then
+        self.ending = False
+        self.asked: set[int] = set()
+        self.signals = signals.SignalFd(_HANDLED)
+        for fd in self.outer.descriptors():
+            os.set_blocking(fd, False)
+        self.streams = {"stdin": Stream(0, os.O_RDONLY), "stdout": Stream(1, os.O_WRONLY)}
+        self.flows: dict[str, Flow] = {}
+        if terminal is None:
+            self.flows["stdin"] = Flow(self.streams["stdin"].fd, self.outer.stdin)
+            self.flows["stdout"] = Flow(self.outer.stdout, self.streams["stdout"].fd)
+        else:
+            self.flows["stdin"] = Flow(self.streams["stdin"].fd, self.outer.master)
+            self.flows["stdout"] = TerminalFlow(self.outer.master, self.streams["stdout"].fd)
+            self._take_terminal(terminal)
+        if self.outer.stderr >= 0:
+            self.streams["stderr"] = Stream(2, os.O_WRONLY)
+            self.flows["stderr"] = Flow(self.outer.stderr, self.streams["stderr"].fd)
+
+    def _take_terminal(self, terminal: Terminal) -> None:
+        """The guest's terminal gets this one's editing keys and size before this one passes everything through."""
+        termios.tcsetattr(self.outer.master, termios.TCSANOW, terminal.attributes)
+        terminal.copy_size(self.outer.master)
+        terminal.make_raw()
+
+    def close(self) -> None:
+        if self.terminal is not None:
+            self.terminal.restore()
+        for stream in self.streams.values():
+            stream.close()
+        self.signals.close()
+
+    def serve(self) -> int | None:
+        """Until the command has ended, or was left behind; the exit code, None if it was never told."""
+        while True:
+            ready = self._wait()
+            for flow in list(self.flows.values()):
+                typed = flow.step(ready)
+                if typed and self._is_typed(flow) and self.escape.found_in(typed, time.monotonic()):
+                    self._hang_up(128 + signals.SIGHUP)
+            self._see_to_ended_flows()
+            if self.signals.fileno() in ready:
+                for signal in self.signals.read():
+                    self._signalled(signal.signo)
+            if not self.ending and self.entered.fileno() in ready and self.entered.ended():
+                self._begin_to_end()
+            if self.ending and not self.flows:
+                return self._code()
+            if self.hung_up is not None and time.monotonic() >= self.hung_up[0]:
+                return self.hung_up[1]
+
+    def _is_typed(self, flow: Flow) -> bool:
+        return self.terminal is not None and flow is self.flows.get("stdin")
+
+    def _code(self) -> int | None:
+        if self.hung_up is not None:
+            return self.hung_up[1]
+        status = self.entered.status
+        return 128 - status if status is not None and status < 0 else status
+
+    def _wait(self) -> dict[int, int]:
+        wanted = {self.signals.fileno(): select.POLLIN}
+        if not self.ending:
+            wanted[self.entered.fileno()] = select.POLLIN
+        timeout: float | None = None
+        for flow in self.flows.values():
+            for fd, events in flow.wanted().items():
+                wanted[fd] = wanted.get(fd, 0) | events
+            if flow.hasty:
+                timeout = 0
+            elif isinstance(flow, TerminalFlow) and flow.resting:
+                timeout = _REST
+        if self.hung_up is not None and timeout is None:
+            timeout = max(0, self.hung_up[0] - time.monotonic())
+        poll = select.poll()
+        for fd, events in wanted.items():
+            poll.register(fd, events)
+        ready = dict(poll.poll(None if timeout is None else timeout * 1000))
+        for flow in self.flows.values():
+            if flow.hasty:
+                ready[flow.source] = ready.get(flow.source, 0) | select.POLLIN
+            if isinstance(flow, TerminalFlow) and timeout == _REST and not ready:
+                flow.rested()
+        return ready
+
+    def _see_to_ended_flows(self) -> None:
+        """Pass on that a stream has ended, or that nobody reads it any more."""
+        for name, flow in list(self.flows.items()):
+            if not flow.ended:
+                continue
+            del self.flows[name]
+            if self.terminal is not None and name != "stderr":
+                if not self.ending:
+                    self._hang_up(128 + signals.SIGHUP)
+                continue
+            self.outer.close_one(name)
+            if flow.broken:
+                self.streams[name].abandon()
+
+    def _signalled(self, number: int) -> None:
+        if number == signals.SIGTSTP:
+            if self.terminal is not None:
+                self.terminal.restore()
+            os.kill(os.getpid(), signals.SIGSTOP)
+        if number in (signals.SIGTSTP, signals.SIGCONT, signals.SIGWINCH):
+            if self.terminal is not None and self.outer.master >= 0:
+                self.terminal.copy_size(self.outer.master)
+                self.terminal.make_raw()
+        elif self.terminal is not None or number in self.asked:
+            self._hang_up(128 + number)
+        else:
+            self.asked.add(number)
+            self.entered.signal(number)
+
+    def _begin_to_end(self) -> None:
+        """The command has ended: what it wrote still comes through, what its orphans write from now on does not."""
+        self.ending = True
+        self.flows.pop("stdin", None)
+        for flow in self.flows.values():
+            flow.drain(_TERMINAL_HOLDS if isinstance(flow, TerminalFlow) else None)
+
+    def _hang_up(self, code: int) -> None:
+        """Close every stream: the kernel sends SIGHUP to the job of a terminal that is closed (tty_io.c)."""
+        if self.hung_up is None:
+            self.hung_up = time.monotonic() + _GRACE, code
+        self.flows.clear()
+        self.outer.close()
+        self.entered.signal(signals.SIGHUP)
