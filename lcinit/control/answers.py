@@ -1,0 +1,93 @@
+"""What a method of a varlink interface gives back besides plain parameters, and how a service finds the method."""
+
+from __future__ import annotations
+
+import os
+
+from lcinit import __version__
+from lcinit.control.varlink import SERVICE, MethodError, Taker
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, Protocol, TypeAlias
+
+    from lcinit.control.varlink import Call
+
+    class Closeable(Protocol):
+        """Something that is ended by `close`."""
+
+        def close(self) -> object:
+            """End it."""
+
+    Answer: TypeAlias = "dict[str, Any] | Follow | Upgrade"
+    Method = Callable[[Call, Taker], Answer]
+
+
+class Follow:
+    """Many replies. `take` gives the next one's parameters, None for the time being; `subscribe` calls back when there
+    is more, until the function that it returns is called."""
+
+    def __init__(
+        self,
+        take: Callable[[], dict[str, Any] | None],
+        subscribe: Callable[[Callable[[], object]], Callable[[], None]],
+    ) -> None:
+        self.take = take
+        self.subscribe = subscribe
+
+
+class Upgrade:
+    """One reply without parameters, after which the connection is raw.
+
+    `open` is called with the function that sends bytes to the client, and returns what is closed when the client goes;
+    `receive` is called with what the client sends, and returns how many of the bytes it took.
+    """
+
+    def __init__(
+        self, open_session: Callable[[Callable[[bytes], object]], Closeable], receive: Callable[[bytes], int]
+    ) -> None:
+        self.open = open_session
+        self.receive = receive
+
+
+class Interfaces:
+    """The interfaces of a service: each a text and its methods. org.varlink.service is always one of them."""
+
+    def __init__(self) -> None:
+        self._texts: dict[str, str] = {}
+        self._methods: dict[str, dict[str, Method]] = {}
+        self.add(SERVICE, {"GetInfo": self._info, "GetInterfaceDescription": self._description})
+
+    def add(self, name: str, methods: dict[str, Method]) -> None:
+        """Serve an interface. Its text is the file beside this module, read now: later this may be another root."""
+        with open(os.path.join(os.path.dirname(__file__), f"{name}.varlink"), encoding="utf-8") as file:
+            self._texts[name] = file.read()
+        self._methods[name] = methods
+
+    def answer(self, call: Call) -> Answer:
+        """Do what is called. Raises MethodError, and whatever the method raises."""
+        interface, name = call.split()
+        methods = self._methods.get(interface)
+        if methods is None:
+            raise MethodError(f"{SERVICE}.InterfaceNotFound", interface=interface)
+        if name not in methods:
+            raise MethodError(f"{SERVICE}.MethodNotFound", method=call.method)
+        return methods[name](call, Taker(call))
+
+    def _info(self, _call: Call, taker: Taker) -> Answer:
+        taker.end()
+        return {
+            "vendor": "lcinit",
+            "product": "lcinit",
+            "version": __version__,
+            "url": "",
+            "interfaces": sorted(self._methods),
+        }
+
+    def _description(self, _call: Call, taker: Taker) -> Answer:
+        name = taker.string("interface")
+        taker.end()
+        if name not in self._texts:
+            raise MethodError(f"{SERVICE}.InterfaceNotFound", interface=name)
+        return {"description": self._texts[name]}
