@@ -87,13 +87,12 @@ def _make_leader(runner: Runner, number: int, step: s.CloneLeader) -> Never:
         finally:
             os._exit(EX_SOFTWARE)
     ours.close()
-    os.close(pidfd)
     runner.leader = pid
-    handed = (world.guest_cgroup,) if world.guest_cgroup >= 0 else ()
+    handed = (pidfd, world.guest_cgroup) if world.guest_cgroup >= 0 else (pidfd,)
     world.report.say("leader", descriptors=handed, pid=pid, phases=dict(world.phase_seconds))
-    if handed:
-        os.close(world.guest_cgroup)
-        world.guest_cgroup = -1
+    for fd in handed:
+        os.close(fd)
+    world.guest_cgroup = -1
     serve(theirs, runner.perform)
 
 

@@ -47,7 +47,6 @@ class Start:
         self.on_ended: Callable[[int], None]
         self._builder_pid, self._reports = forked
         self._reaper: Reaper = world.reaper
-        self._reaper.remember = True
         self._builder: Child | None = None
         self._leader: Child | None = None
         self._about_to_exec = False
@@ -83,9 +82,7 @@ class Start:
             self.pid = facts["pid"]
             self._leader = self._reaper.register(self.pid)
             self._leader.on_end = lambda _status: self.listen()
-            if self._leader.status is None:
-                # not reaped yet, so that the number is still the leader's
-                self.pidfd = process.pidfd_open(self.pid)
+            self.pidfd = descriptors.pop(0)
             if descriptors:
                 self.cgroup_fd = descriptors.pop()
         elif message.kind == "init":

@@ -74,6 +74,7 @@ class Supervisor:
     async def run(self) -> Action:
         """Supervise; returns how lcinit is to end."""
         self._done = asyncio.get_running_loop().create_future()
+        self.world.reaper.remember = True  # the first builder and its leader may have ended by now
         self._signals.start()
         try:
             self._prepare()
@@ -226,6 +227,7 @@ class Supervisor:
 
     def _prepare(self) -> None:
         """Begin a start; the first one's builder was forked before the loop was there."""
+        self.world.reaper.remember = True
         forked = self._forked or builder.start(self.world, self._number)
         self._forked = None
         self.events.record("guest-preparing", number=self.starts + 1)
