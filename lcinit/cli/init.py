@@ -106,7 +106,8 @@ def _stay(world: World) -> int:
     """What a handoff does without: only a PID 1 that stays imports it."""
     from lcinit.guest.stay import stay
 
-    return stay(world)
+    # the interpreter's own end would take longer than the guest's
+    os._exit(stay(world))
 
 
 def _take_streams() -> None:

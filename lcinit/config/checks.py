@@ -105,6 +105,7 @@ _STAYING: Final[dict[str, Any]] = {
     "exec.pid": "nested",
     "exec.on_reboot": "auto",
     "exec.on_exit": "exit",
+    "exec.forward_to": "process",
     "shutdown.timeout": None,
     "shutdown.after": (),
 }
@@ -117,6 +118,10 @@ def _tolerant(reading: Reading) -> None:
         for path, nothing in _STAYING.items():
             if _given(reading, path, nothing):
                 _refuse(reading, path, "has no effect after a handoff", "write exec.mode: tolerant, or leave it out")
+    elif reading.value("exec.pid", "nested") == "nested":
+        if _given(reading, "exec.forward_to", "process"):
+            right = "write exec.pid: shared, or leave it out"
+            _refuse(reading, "exec.forward_to", "a nested guest's init is asked in its own words", right)
     elif reading.value("exec.pid", "nested") == "shared":
         if _given(reading, "shutdown.after", ()):
             right = "write exec.pid: nested, or leave it out"

@@ -207,6 +207,7 @@ _EXEC_FIELDS: Final = Fields(
     ),
     Field("on_exit", Choice(("exit", "restart")), "Tolerant: what it does when the guest ends by itself."),
     Field("on_failure", Choice(("exit", "shell")), "What a failed phase does; shell: a rescue shell on the console."),
+    Field("forward_to", Choice(("process", "group")), "Tolerant, shared: signals go to the command, or its group."),
     Field(
         "stop",
         MapOf(Choice(("poweroff", "halt", "reboot")), SIGNAL, "a mapping of poweroff, halt and reboot to signals"),

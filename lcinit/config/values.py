@@ -144,6 +144,7 @@ class Exec(Record):
     on_reboot: Literal["auto", "restart", "propagate", "exit"] = "auto"
     on_exit: Literal["exit", "restart"] = "exit"
     on_failure: Literal["exit", "shell"] = "exit"
+    forward_to: Literal["process", "group"] = "process"
     stop: tuple[tuple[str, str], ...] = ()
 
 

@@ -21,6 +21,10 @@ def stay(world: World) -> int:
     if rules is None:
         raise AssertionError("a plan that hands over is not stayed with")
     forbid_dumping()
+    if rules.pid == "shared":
+        from lcinit.guest import shared
+
+        return shared.stay(world)
     number = run(Runner(world).run()) + 1
     # the builder works on another core while the loop is imported here
     forked = builder.start(world, number)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 import struct
 
 from lcinit.errors import EX_CANNOT_RUN, EX_NOT_FOUND, EX_SOFTWARE, CommandFailed
@@ -14,7 +15,7 @@ from lcinit.record import Record
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Never
+    from typing import Literal, Never
 
 _REPORT = struct.Struct("=i200s")
 
@@ -30,7 +31,9 @@ class Identity(Record):
 class Program(Record):
     """What to start. `stdin` None is /dev/null; `environment` is the whole of it.
 
-    It leads a session of its own; with `terminal` its stdin becomes the controlling terminal of that session.
+    It leads a session of its own; with `terminal` its stdin becomes the controlling terminal of that session. With
+    `session` "group" it only leads a process group, the foreground one if stdin is this session's terminal. `limits`
+    are (resource, soft, hard) of setrlimit(2), None for infinity.
     A `function` is run in the child instead of an exec of `argv`; what it returns is the exit code.
     """
 
@@ -43,6 +46,8 @@ class Program(Record):
     identity: Identity | None = None
     function: Callable[[], int] | None = None
     terminal: bool = False
+    session: Literal["new", "group"] = "new"
+    limits: tuple[tuple[int, int | None, int | None], ...] = ()
 
 
 def spawn(program: Program) -> int:
@@ -86,9 +91,16 @@ def _child(program: Program, report: int) -> Never:
     """In the forked child: only system calls, and exec or _exit at the end whatever happens."""
     call = "start"
     try:
-        os.setsid()
+        if program.session == "new":
+            os.setsid()
+        else:
+            os.setpgid(0, 0)
         call = "open streams"
         report = _place_streams(program, report)
+        if program.session == "group":
+            _take_foreground()
+        call = "set limits"
+        _set_limits(program)
         if program.terminal:
             call = "take the terminal"
             set_controlling_tty(0, steal=True)
@@ -111,6 +123,24 @@ def _child(program: Program, report: int) -> Never:
         os.write(report, _REPORT.pack(error.errno or errno.EIO, call.encode("utf-8", "surrogateescape")[:200]))
     finally:
         os._exit(EX_CANNOT_RUN)
+
+
+def _take_foreground() -> None:
+    """Be the terminal's foreground process group, where there is a terminal of this session. SIGTTOU is blocked."""
+    try:
+        os.tcsetpgrp(0, os.getpgrp())
+    except OSError as error:
+        if error.errno not in (errno.ENOTTY, errno.EPERM, errno.EIO, errno.ENXIO):
+            raise
+
+
+def _set_limits(program: Program) -> None:
+    for number, soft, hard in program.limits:
+        pair = [resource.RLIM_INFINITY if value is None else value for value in (soft, hard)]
+        try:
+            resource.setrlimit(number, (pair[0], pair[1]))
+        except ValueError as error:
+            raise OSError(errno.EPERM, os.strerror(errno.EPERM)) from error
 
 
 def _call(function: Callable[[], int], environment: dict[str, str]) -> Never:
