@@ -1,4 +1,6 @@
-"""The process that stays outside when PID 1 has been handed to the guest: it owns /dev/initctl and relays the console.
+"""The process that stays outside when PID 1 has been handed to the guest.
+
+It owns /dev/initctl, relays the console and answers the guest's reboot(2).
 
 It lives in the mount and user namespaces of the outside and in the PID namespace of the guest's PID 1, with which the
 kernel ends it (pid_namespaces(7)). It has no file of the guest open but the FIFO it made and the pty's master, sleeps
@@ -21,6 +23,7 @@ import time
 
 from lcinit.control.fifo import GuardedFifo
 from lcinit.control.initctl import INIT_CMD_SETENV, INIT_CMD_UNSETENV, FrameReader, InitVariables, Request, stop_word
+from lcinit.control.keeper_options import USAGE, Options
 from lcinit.control.relay import Relay, open_nonblocking
 from lcinit.control.stopping import StopRequests, listens
 
@@ -28,6 +31,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal
     from collections.abc import Callable
+
+    from lcinit.control.rebooting import RebootCalls
 else:
     # the C half of `signal`: the other half imports enum, which would be 1 MiB more for as long as the guest runs
     import _signal as signal
@@ -39,85 +44,6 @@ FIFO_PAUSE = 0.1  # seconds between two reads, and between two looks at the FIFO
 RETRY = 5.0  # seconds until a FIFO that could not be made is tried again
 LOG_BURST, LOG_EVERY = 5, 10.0  # lines, and seconds until there is room for one more
 _ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-
-_USAGE = """\
-usage: keeper [--pid PID] [--initctl-dir FD --owner UID:GID [--name NAME]] [--poweroff SIG] [--halt SIG] [--reboot SIG]
-              [--repeat] [--foreground] [--console FD] [--started FD] [--ready FD]
-  --pid PID          the init that is sent the signals (1)
-  --initctl-dir FD   keep the FIFO NAME (initctl) in the directory of this handle, owned by UID:GID
-  --poweroff, --halt, --reboot SIG   the signal that asks the init for it: a name or a number
-  --repeat           the init shows neither handler nor block: send without waiting, and again
-  --foreground       end when SIGTERM, SIGINT or SIGHUP comes
-  --console FD       relay between this pty master and the standard input and output
-  --started FD       send no signal before the other ends of this pipe are closed
-  --ready FD         write one byte to this descriptor, and close it, when everything is set up
-"""
-
-
-class Options:
-    """The command line. Raises ValueError with what is wrong."""
-
-    def __init__(self, arguments: list[str]) -> None:
-        self.pid = 1
-        self.directory = self.console = self.started = self.ready = -1
-        self.owner = (0, 0)
-        self.name = "initctl"
-        self.signals: dict[str, int] = {}
-        self.repeat = self.foreground = False
-        rest = iter(arguments)
-        for option in rest:
-            if option in ("--repeat", "--foreground"):
-                setattr(self, option[2:], True)
-                continue
-            value = next(rest, None)
-            if value is None:
-                raise ValueError(f"{option} needs a value")
-            self._take(option, value)
-
-    def _take(self, option: str, value: str) -> None:
-        if option == "--owner":
-            user, colon, group = value.partition(":")
-            if not colon:
-                raise ValueError(f"--owner {value!r} is not UID:GID")
-            self.owner = (_number(option, user), _number(option, group))
-        elif option == "--name":
-            self.name = value
-        elif option in ("--poweroff", "--halt", "--reboot"):
-            self.signals[option[2:]] = signal_number(value)
-        elif option == "--pid":
-            self.pid = _number(option, value)
-        elif option == "--initctl-dir":
-            self.directory = _number(option, value)
-        elif option in ("--console", "--started", "--ready"):
-            setattr(self, option[2:], _number(option, value))
-        else:
-            raise ValueError(f"{option!r} is no option")
-
-    @property
-    def descriptors(self) -> set[int]:
-        """What was handed over, beside the standard streams."""
-        return {fd for fd in (self.directory, self.console, self.started, self.ready) if fd >= 0}
-
-
-def _number(option: str, text: str) -> int:
-    if not (text.isascii() and text.isdigit()):
-        raise ValueError(f"{option} {text!r} is not a number")
-    return int(text)
-
-
-def signal_number(text: str) -> int:
-    """A signal by number, name (`SIGTERM`) or place (`SIGRTMIN+4`). Raises ValueError for none (signal(7))."""
-    base, plus, offset = text.partition("+")
-    if text.isascii() and text.isdigit():
-        number = int(text)
-    elif base == "SIGRTMIN" and (not plus or (offset.isascii() and offset.isdigit())):
-        number = signal.SIGRTMIN + int(offset or 0)
-    else:
-        found = getattr(signal, text, None) if text.startswith("SIG") and "_" not in text else None
-        number = int(found) if found is not None else 0
-    if not 1 <= number <= signal.SIGRTMAX:
-        raise ValueError(f"{text!r} is not a signal")
-    return number
 
 
 class Log:
@@ -188,6 +114,14 @@ class Keeper:
             self._relay = Relay(options.console, 0, 1)
             self._relay_fds = self._relay.register(self._poll)
             self._more = True
+        self._reboot_calls: RebootCalls | None = None
+        if options.reboot_calls >= 0:
+            from lcinit.control.rebooting import RebootCalls  # with ctypes, for guests that need it
+
+            self._reboot_calls = RebootCalls(
+                options.reboot_calls, options.user_namespace, machine=options.machine, say=self._log
+            )
+            self._poll.register(options.reboot_calls, select.EPOLLIN)
 
     def run(self) -> int:
         """Work until the init that is kept has ended; its PID namespace's end is SIGKILL."""
@@ -234,6 +168,11 @@ class Keeper:
             self._ended = True
         elif fd == self._fifo_registered:
             self._read_fifo(now)
+        elif self._reboot_calls is not None and fd == self._options.reboot_calls:
+            if event & select.EPOLLIN:
+                self._reboot_calls.serve()
+            else:
+                self._poll.unregister(fd)  # nobody is left who could call
         elif fd in self._relay_fds and self._relay is not None:
             self._relay.ready(fd, event)
 
@@ -363,7 +302,7 @@ def main(arguments: list[str]) -> int:
     try:
         options = Options(arguments)
     except ValueError as error:
-        os.write(2, f"lcinit: keeper: {error}\n{_USAGE}".encode())
+        os.write(2, f"lcinit: keeper: {error}\n{USAGE}".encode())
         return EX_USAGE
     _leave_the_rest(options.descriptors)
     try:

@@ -373,7 +373,7 @@ class _Builder:
         if answer is not None:
             self._add(answer)
         elif self.refusal and self.supervision is None:
-            self.notes.append(note(self.refusal))
+            (self.warnings if self.machine.no_listener else self.notes).append(note(self.refusal))
             if self.machine.first:
                 self.warnings.append(ENDS_IN_PANIC)
         step = s.KeepCommand if self.shared else s.ExecInit

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import stat
 
-from lcinit.control.keeper import Keeper, Options, signal_number
+from lcinit.control.keeper import Keeper
+from lcinit.control.keeper_options import Options, signal_number
 from lcinit.errors import SystemFailure, UsageError
 from lcinit.plan.inits import INITS, PLAIN, kind_of, stop_signals
 

@@ -30,7 +30,6 @@ for each in dev/console dev/pts dev/shm proc sys run; do [ -e /$each ] || echo "
 echo "bounding $(grep CapBnd /proc/self/status | cut -f2)"
 """
 
-SUCCESS = 0
 REBOOT_DEATH = 128 + 1  # SIGHUP: what a PID namespace's PID 1 dies of when it calls reboot(RESTART)
 POWEROFF_DEATH = 128 + 2  # SIGINT: the same for POWER_OFF and HALT
 
@@ -72,25 +71,21 @@ def test_systemd_comes_up_without_a_failed_unit(
     assert result.values("failed") == []
     assert result.value("state") == "running"
     assert result.value("uid_map") == ("0 1000000 65536" if mapped else "0 0 4294967295")
-    assert running.wait().status == (SUCCESS if mapped else POWEROFF_DEATH)
+    assert running.wait().status == POWEROFF_DEATH
 
 
 @pytest.mark.parametrize(
-    ("name", "mapped", "after", "status"),
+    ("name", "after", "status"),
     [
-        ("busybox", True, "poweroff", SUCCESS),
-        ("busybox", True, "reboot", SUCCESS),
-        ("busybox", False, "poweroff", POWEROFF_DEATH),
-        ("busybox", False, "reboot", REBOOT_DEATH),
-        ("sysvinit", False, "poweroff", POWEROFF_DEATH),
-        ("sysvinit", False, "reboot", REBOOT_DEATH),
-        ("systemd252", False, "reboot", REBOOT_DEATH),
-        ("systemd252", True, "reboot", SUCCESS),
+        ("busybox", "poweroff", POWEROFF_DEATH),
+        ("busybox", "reboot", REBOOT_DEATH),
+        ("sysvinit", "poweroff", POWEROFF_DEATH),
+        ("sysvinit", "reboot", REBOOT_DEATH),
+        ("systemd252", "reboot", REBOOT_DEATH),
     ],
 )
 def test_a_guest_that_ends_itself_ends_the_container(
     name: str,
-    mapped: bool,
     after: str,
     status: int,
     boot_root: str,
@@ -98,11 +93,11 @@ def test_a_guest_that_ends_itself_ends_the_container(
     container: Callable[..., Container],
     tmp_path: object,
 ) -> None:
-    layer = shifted_layer(f"{tmp_path}/layer", name, FACTS, mapped=mapped, after=after)
-    running = boot(container, boot_root, guest_root(name), layer, MAPPED if mapped else PLAIN)
+    layer = shifted_layer(f"{tmp_path}/layer", name, FACTS, mapped=False, after=after)
+    running = boot(container, boot_root, guest_root(name), layer, PLAIN)
     result = await_probe(running, 15)
     assert result.values("missing") == []
-    assert result.value("uid_map") == ("0 1000000 65536" if mapped else "0 0 4294967295")
+    assert result.value("uid_map") == "0 0 4294967295"
     assert running.wait().status == status
 
 
@@ -123,17 +118,6 @@ def test_a_plain_command_keeps_its_streams_and_its_exit_code(
     text = running.console().decode()
     assert "pid 1" in text
     assert ("1000000" in text) == mapped
-
-
-def test_sysvinit_with_an_id_map_is_refused_and_tolerant_mode_named(
-    boot_root: str, guest_root: Callable[[str], str], container: Callable[..., Container], tmp_path: object
-) -> None:
-    layer = shifted_layer(f"{tmp_path}/layer", "sysvinit", FACTS, mapped=True)
-    running = boot(container, boot_root, guest_root("sysvinit"), layer, MAPPED)
-    assert running.wait().status == 78
-    text = running.console().decode()
-    assert "sysvinit" in text
-    assert "exec.mode: tolerant" in text
 
 
 def test_a_plain_command_has_no_hold_on_a_terminal_of_somebody_elses_session(

@@ -24,6 +24,7 @@ PURE = (
     "config/commands.py",
     "control/initctl.py",
     "control/ratelimit.py",
+    "control/reboot_call.py",
     "control/stopping.py",
     "tools/contain_options.py",
     "tools/id_ranges.py",
