@@ -11,12 +11,16 @@ import os
 import shutil
 import sys
 import tempfile
+from functools import partial
 
-from lcinit.linux import calls, mount, namespaces
-from tests.bench import handoff
-from tests.bench.runs import Row, in_turn, remove_cgroups
+from lcinit.linux import namespaces
+from tests.bench import boot, load
+from tests.bench.runs import Row, remove_cgroups
+from tests.bench.stage import Stage
 from tests.lab.boot_root import boot_root
 from tests.lab.container import cgroup2_mount
+
+BENCHES = {"boot": boot.run, "reaping": load.reaping, "signals": load.signals}
 
 
 def main() -> int:
@@ -24,6 +28,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="make bench", description="Measure lcinit beside its peers.")
     parser.add_argument("--rounds", type=int, default=15, help="pairs that count (default: %(default)s; at least 7)")
     parser.add_argument("--json", default="bench-results.json", metavar="FILE", help="default: %(default)s")
+    parser.add_argument("--only", action="append", choices=BENCHES, help="one measurement; may be repeated")
     options = parser.parse_args()
     if os.geteuid() != 0:
         print("make bench: as root, please: it starts containers", file=sys.stderr)
@@ -39,17 +44,18 @@ def main() -> int:
     if pid == 0:
         status = 1
         try:
-            _stage(directory)
-            peers = handoff.peers(root, directory)
-            medians = in_turn(peers, max(7, options.rounds), "/sys/fs/cgroup", _progress)
-            show(handoff.rows(medians), options.json)
+            stage = Stage(directory, root)
+            table = []
+            for name in options.only or BENCHES:
+                table += BENCHES[name](stage, max(7, options.rounds), partial(_progress, name))
+            show(table, options.json)
             status = 0
         except KeyboardInterrupt:
             status = 130
         finally:
             sys.stdout.flush()
             if status not in (0, 130):
-                sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]
+                sys.excepthook(*sys.exc_info())
             os._exit(status)
     try:
         _, status = os.waitpid(pid, 0)
@@ -59,41 +65,23 @@ def main() -> int:
     return os.waitstatus_to_exitcode(status)
 
 
-def _progress(text: str) -> None:
+def _progress(name: str, text: str) -> None:
     if sys.stderr.isatty():
-        print(f"\r{text} ", end="", file=sys.stderr, flush=True)
-
-
-def _stage(directory: str) -> None:
-    """Private mounts; cgroup2 alone, rooted at a cgroup of this run; state directories of managers hidden."""
-    namespaces.unshare(namespaces.CLONE_NEWCGROUP)
-    mount.make_private("/")
-    for kind, target in (("proc", "/proc"), ("sysfs", "/sys"), ("tmpfs", "/run"), ("cgroup2", "/sys/fs/cgroup")):
-        fd = mount.new_mount(kind, {})
-        mount.move_mount(fd, "", calls.AT_FDCWD, target, mount.MOVE_MOUNT_F_EMPTY_PATH)
-        os.close(fd)
-    # lxc-start has newuidmap(1) write its map, which asks these files; only here do they say more than the machine's
-    allowed = os.path.join(directory, "subid")
-    with open(allowed, "w") as file:
-        file.write("root:1000000:65536\n")
-    for path in ("/etc/subuid", "/etc/subgid"):
-        clone = mount.open_tree(calls.AT_FDCWD, allowed, mount.OPEN_TREE_CLONE | mount.OPEN_TREE_CLOEXEC)
-        mount.move_mount(clone, "", calls.AT_FDCWD, path, mount.MOVE_MOUNT_F_EMPTY_PATH)
-        os.close(clone)
+        print(f"\r{name}: {text} ", end="", file=sys.stderr, flush=True)
 
 
 def show(table: list[Row], path: str) -> None:
     """The table, and the JSON file."""
-    print(f"{'what':<24} {'lcinit':>9} {'peer':<42} {'peer':>9} {'ratio':>6} {'budget':>6} met")
+    print(f"{'what':<24} {'lcinit':>12} {'peer':<40} {'peer':>12} {'ratio':>6} {'budget':>6} met")
     for row in table:
+        value = "" if row.value is None else f"{row.value:.1f} {row.unit}"
+        ratio = "" if row.ratio is None else f"{row.ratio:.2f}"
         budget = "" if row.budget is None else f"{row.budget:.2f}"
         met = {None: "", True: "yes", False: "NO"}[row.met]
-        print(
-            f"{row.what:<24} {row.lcinit * 1000:6.1f} ms {row.peer:<42} {row.seconds * 1000:6.1f} ms "
-            f"{row.ratio:6.2f} {budget:>6} {met}"
-        )
+        own = f"{row.lcinit:.1f} {row.unit}"
+        print(f"{row.what:<24} {own:>12} {row.peer:<40} {value:>12} {ratio:>6} {budget:>6} {met}".rstrip())
     with open(path, "w") as file:
-        json.dump([{**row._asdict(), "met": row.met} for row in table], file, indent=2)
+        json.dump([{**row._asdict(), "ratio": row.ratio, "met": row.met} for row in table], file, indent=2)
         file.write("\n")
 
 
