@@ -204,7 +204,7 @@ class Supervisor:
 
     def _ask(self, word: str) -> None:
         if self._asker is not None:
-            self._asker.ask(word)
+            self._answered(word, *self._asker.ask(word))
 
     def _deadline(self) -> None:
         log.warning(f"the guest has not ended within {self.rules.timeout:g} s: killing it")
@@ -246,7 +246,7 @@ class Supervisor:
         times = ", ".join(f"{name} {seconds * 1000:.0f} ms" for name, seconds in current.phases.items())
         log.info(f"the guest's {current.kind} is up as process {current.pid} ({times})")
         self.events.record("guest-started", pid=current.pid, init=current.kind, timings=current.phases)
-        self._asker = Asker(current, self.world.config.exec.stop, self._unheard)
+        self._asker = Asker(current, self.world.config.exec.stop, asyncio.get_running_loop(), self._answered)
         self._happen(Event(kind="started"))
         if self._services is None:
             asyncio.get_running_loop().call_soon(self._serve)
@@ -271,10 +271,17 @@ class Supervisor:
         self._remember(current, reason, code)
         self._happen(Event(kind="exited", status=code))
 
-    def _unheard(self, why: str) -> None:
-        log.warning(f"the guest's init cannot be asked: {why}")
-        self.events.record("stop-refused", reason=why)
-        self._happen(Event(kind="unheard"))
+    def _answered(self, word: str, answer: str, detail: str) -> None:
+        """What has become of a request to the guest's init."""
+        if answer == "sent":
+            log.debug(f"{word} was asked of the guest's init: {detail}")
+            self.events.record("stop-sent", request=word, detail=detail)
+        elif answer == "held":
+            log.debug(f"{word} is held {detail}")
+        else:
+            log.warning(f"the guest's init cannot be asked for {word}: {detail}; killing the guest")
+            self.events.record("stop-refused", request=word, reason=detail)
+            self._happen(Event(kind="unheard"))
 
     def _remember(self, current: Start, reason: str, code: int) -> None:
         ooms = cgroup.oom_kills(current.cgroup_fd)
