@@ -22,7 +22,10 @@ SEND_INTERVAL = 1.0
 
 
 class StopRequests:
-    """What was asked for and not sent yet. `signals` maps poweroff, halt and reboot to signal numbers."""
+    """What was asked for and not sent yet. `signals` maps poweroff, halt and reboot to signal numbers.
+
+    To this class they are just numbers: whoever has other means than signals numbers those.
+    """
 
     def __init__(self, signals: Mapping[str, int], *, repeat: bool = False) -> None:
         self.word: str | None = None
@@ -68,10 +71,14 @@ class StopRequests:
         self._looks = min(self._looks + 1, 16)
         return None
 
+    def drop(self) -> None:
+        """Forget what was asked for and not sent yet."""
+        self.word = self.due = None
+
     def _send(self, signal: int, now: float, *, done: bool) -> int:
         self._sent_at = now
         if done:
-            self.word = self.due = None
+            self.drop()
         return signal
 
 
