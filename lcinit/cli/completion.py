@@ -40,6 +40,12 @@ class Completion(Record):
 
 COMMON = ("--help", "--version")
 _INITCTL = Completion(options=(("--fifo", "file"), ("-t", "word"), ("-e", "word")), arguments=("runlevel",))
+_RUN = Completion(
+    options=(("-c", ""), ("-n", ""), ("-u", "word"), ("-g", "word"), ("-i", "word"), ("-o", "word")),
+    arguments=("directory", "command", "file"),
+    repeats=True,
+    foreign=1,
+)
 
 TABLE = {
     "init": Completion(
@@ -64,6 +70,8 @@ TABLE = {
         foreign=3,
     ),
     "tolerant": Completion(arguments=("file", "file"), repeats=True, foreign=1),
+    "run": _RUN.replace(arguments=("file", "command", "file")),
+    "contain": _RUN,
     "pseudo": Completion(
         options=(("-u", "word"), ("-g", "word")), arguments=("command", "file"), repeats=True, foreign=1
     ),
@@ -78,6 +86,10 @@ TABLE = {
         )
     ),
     "telinit": _INITCTL,
+    "attach": Completion(
+        options=(("-u", "word"), ("--socket", "file")), arguments=("command", "file"), repeats=True, foreign=1
+    ),
+    "console": Completion(options=(("--socket", "file"),)),
     "inject": Completion(options=(("-u", "word"),), arguments=("word", "command", "file"), repeats=True, foreign=1),
     "links": Completion(options=(("--program", "file"),), arguments=("directory",)),
     "image": Completion(options=(("--suite", "word"), ("--mirror", "word")), arguments=("directory",)),

@@ -55,7 +55,9 @@ def run(args: list[str], program: str = "inject") -> int:
 
 def add_user(parser: ArgumentParser) -> None:
     """The option of both commands that run something in a guest."""
-    parser.add_argument("-u", dest="user", metavar="USER", default="root", help="a name or number of the guest's (root)")
+    parser.add_argument(
+        "-u", dest="user", metavar="USER", default="root", help="a name or number of the guest's (root)"
+    )
 
 
 def user_of(text: str) -> str | int:

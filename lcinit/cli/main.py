@@ -31,9 +31,13 @@ COMMANDS = {
     "overlay": "overlay layers over a directory",
     "mount-idmapped": "make an idmapped bind mount",
     "tolerant": "run a file or a directory of files, executable or not",
+    "run": "run a guest from a directory or a configuration file, without a manager",
+    "contain": "run a guest from a directory, with the id maps of contain",
     "pseudo": "run a command as root of a new user namespace",
     "initctl": "ask the init behind a FIFO for a runlevel",
     "telinit": "the same as initctl",
+    "attach": "run a command, or a shell, in the guest",
+    "console": "show the guest's console",
     "inject": "run a command in a container of any origin",
     "links": "make the symbolic links that give lcinit its other names",
     "image": "build a boot root",
@@ -42,8 +46,8 @@ COMMANDS = {
 }
 
 # Names that lcinit answers to when it is called by them (through a symbolic link).
-CALLED = ("init", "telinit", "initctl", "overlay", "mount-idmapped", "tolerant", "pseudo", "inject")
-LATER = ("shutdown", "halt", "poweroff", "reboot", "runlevel", "contain")
+CALLED = ("init", "telinit", "initctl", "overlay", "mount-idmapped", "tolerant", "contain", "pseudo", "inject")
+LATER = ("shutdown", "halt", "poweroff", "reboot", "runlevel")
 
 # What write(2) says of a full disk, a reader that is gone and a terminal that hung up. Tools make LcinitErrors of what
 # their own calls say, so that one of these without a file's name can only be from standard output or error.

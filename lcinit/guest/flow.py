@@ -11,7 +11,12 @@ import termios
 
 from lcinit.control.relay import open_nonblocking
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable
+
 CHUNK = 64 * 1024
+REST = 0.1  # seconds between looks at a terminal that no process has open
 _GONE = (errno.EIO, errno.EPIPE, errno.ECONNRESET, errno.ENXIO)
 _BROKEN = select.POLLERR | select.POLLHUP | select.POLLNVAL
 
@@ -79,6 +84,10 @@ class Flow:
         """Whether to read without waiting for there to be anything: only trying tells that there is no more."""
         return self.limit is not None and not self._source_ended and not self.broken and len(self._held) < CHUNK
 
+    def hold(self, data: bytes) -> None:
+        """Put before all else what was read already."""
+        self._held[:0] = data
+
     def step(self, ready: dict[int, int]) -> bytes:
         """Move what can be moved; returns what was read, for who looks into it."""
         received = b""
@@ -142,6 +151,28 @@ class TerminalFlow(Flow):
     def rested(self) -> None:
         """Look again."""
         self._resting = False
+
+
+def wait(flows: Collection[Flow], also: Iterable[int], timeout: float | None) -> dict[int, int]:
+    """Which descriptors of the flows, and which of `also` (for reading), are ready; `timeout` is in seconds."""
+    wanted = dict.fromkeys(also, select.POLLIN)
+    for flow in flows:
+        for fd, events in flow.wanted().items():
+            wanted[fd] = wanted.get(fd, 0) | events
+        if isinstance(flow, TerminalFlow) and flow.resting:
+            timeout = REST if timeout is None else min(timeout, REST)
+    if any(flow.hasty for flow in flows):
+        timeout = 0
+    poll = select.poll()
+    for fd, events in wanted.items():
+        poll.register(fd, events)
+    ready = dict(poll.poll(None if timeout is None else timeout * 1000))
+    for flow in flows:
+        if flow.hasty:
+            ready[flow.source] = ready.get(flow.source, 0) | select.POLLIN
+        if isinstance(flow, TerminalFlow) and not ready:
+            flow.rested()
+    return ready
 
 
 def pending(fd: int) -> int:

@@ -7,13 +7,12 @@ line discipline makes signals of it for the guest's foreground job. Without one 
 from __future__ import annotations
 
 import os
-import select
 import termios
 import time
 
 from lcinit.control.relay import make_raw
 from lcinit.guest.enter import Entered, Order, enter
-from lcinit.guest.flow import Flow, Stream, TerminalFlow
+from lcinit.guest.flow import REST, Flow, Stream, TerminalFlow, wait
 from lcinit.linux import process, signals
 from lcinit.record import Record
 
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
 ESCAPE = b"\x1d"  # ctrl-], three times within a second: the way out that machinectl(1) has too
 _TIMES = 3
 _WITHIN = 1.0
-_REST = 0.1  # seconds between looks at a terminal that no process has open
 _GRACE = 2.0  # seconds that a command has for its end after its terminal hung up
 _TERMINAL_HOLDS = 256 * 1024  # more than the buffers of a pty (tty_buffer.c) hold
 _ENDING = (signals.SIGHUP, signals.SIGINT, signals.SIGTERM, signals.SIGQUIT)
@@ -107,7 +105,7 @@ def run(target: Target, order: Order) -> End:
         entered.close()
         signals.set_mask(mask)
     if code is None or code == 128 + signals.SIGKILL:
-        guest_ended = target.has_ended(within=_GRACE if code is None else _REST)
+        guest_ended = target.has_ended(within=_GRACE if code is None else REST)
         return End(code=128 + signals.SIGKILL, guest_ended=guest_ended)
     return End(code=code)
 
@@ -179,29 +177,9 @@ class _Session:
         return 128 - status if status is not None and status < 0 else status
 
     def _wait(self) -> dict[int, int]:
-        wanted = {self.signals.fileno(): select.POLLIN}
-        if not self.ending:
-            wanted[self.entered.fileno()] = select.POLLIN
-        timeout: float | None = None
-        for flow in self.flows.values():
-            for fd, events in flow.wanted().items():
-                wanted[fd] = wanted.get(fd, 0) | events
-            if flow.hasty:
-                timeout = 0
-            elif isinstance(flow, TerminalFlow) and flow.resting:
-                timeout = _REST
-        if self.hung_up is not None and timeout is None:
-            timeout = max(0, self.hung_up[0] - time.monotonic())
-        poll = select.poll()
-        for fd, events in wanted.items():
-            poll.register(fd, events)
-        ready = dict(poll.poll(None if timeout is None else timeout * 1000))
-        for flow in self.flows.values():
-            if flow.hasty:
-                ready[flow.source] = ready.get(flow.source, 0) | select.POLLIN
-            if isinstance(flow, TerminalFlow) and timeout == _REST and not ready:
-                flow.rested()
-        return ready
+        also = [self.signals.fileno()] if self.ending else [self.signals.fileno(), self.entered.fileno()]
+        timeout = None if self.hung_up is None else max(0, self.hung_up[0] - time.monotonic())
+        return wait(self.flows.values(), also, timeout)
 
     def _see_to_ended_flows(self) -> None:
         """Pass on that a stream has ended, or that nobody reads it any more."""
