@@ -37,6 +37,8 @@ def run(args: list[str], program: str = "pseudo") -> int:
     parser.add_argument("command", metavar="CMD", nargs=argparse.REMAINDER, help="what runs (default: a shell)")
     options = parser.parse_args(args)
     command = options.command[1:] if options.command[:1] == ["--"] else options.command
+    from lcinit.cli.privileges import refuse_setuid
     from lcinit.tools import pseudo
 
+    refuse_setuid()
     pseudo.run(options.users, options.groups, command)

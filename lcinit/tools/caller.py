@@ -7,7 +7,7 @@ import pwd
 import shutil
 import stat
 
-from lcinit.errors import EX_CONFIG, EX_NOPERM, SystemFailure
+from lcinit.errors import EX_CONFIG, SystemFailure
 from lcinit.linux import capabilities
 from lcinit.tools import id_ranges, subids
 from lcinit.tools.contain_options import FILES, PROGRAMS, SIDES, Side
@@ -19,12 +19,6 @@ _NEEDED = ("setuid", "setgid", "sys_admin")
 def is_privileged() -> bool:
     """Whether the caller is root with what it takes to write any id map and to mount."""
     return os.geteuid() == 0 and all(capabilities.has_capability(name) for name in _NEEDED)
-
-
-def refuse_setuid() -> None:
-    """Raise SystemFailure (77) in a program that runs with another's rights: the maps it makes are the caller's."""
-    if os.geteuid() != os.getuid() or os.getegid() != os.getgid():
-        raise SystemFailure("lcinit is installed setuid or setgid; it must not be", exit_code=EX_NOPERM)
 
 
 def sides(name: str) -> tuple[Side, Side]:

@@ -1,0 +1,172 @@
+"""`run` and `contain`: a guest without a manager. The launcher is what PID 1 is in a container: it stays outside the
+guest and supervises it.
+
+Root does that at once. An ordinary user may mount nothing, so lcinit first becomes root of a user namespace with the
+guest's ids, starts itself anew there (what the old program knows of the outside is gone, and the kernel counts the new
+one to that namespace: ptrace(2), user_namespaces(7)), and goes on as root would, with each id mapped to itself. The
+guest is in a user namespace below that one, so what was mounted for it is locked.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+
+from lcinit import log
+from lcinit.boot.boot import prepare, root_of
+from lcinit.boot.own import program
+from lcinit.boot.probe import probe
+from lcinit.boot.world import World
+from lcinit.config.idmaps import range_text
+from lcinit.config.load import load
+from lcinit.config.values import Command, Config, Exec, IdMap, IdRange, Log, Namespaces, Network, Root, Setup
+from lcinit.errors import EX_NOT_FOUND, LcinitError, SystemFailure, UsageError
+from lcinit.linux import process
+from lcinit.plan.facts import Console, Machine
+from lcinit.plan.guest import guest_root_owner
+from lcinit.tools import caller, user_namespace
+from lcinit.tools.contain_options import Choice, Options, choose
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Never
+
+    from lcinit.tools.contain_options import Side
+
+SHELL = "/bin/sh"
+
+
+def run(options: Options, main: Callable[[list[str]], int]) -> int:
+    """Run the guest until it ends: its exit code, 128 + N for signal N. Raises LcinitError where it cannot start.
+
+    Every signal must be blocked by now. `main` is lcinit's own entry point, for commands that are its tools.
+    """
+    config, owner = _target(options)
+    sides = caller.sides("run" if options.name == "run" else "contain")
+    choice = _choice(options, config, sides, owner)
+    for note in choice.notes:
+        log.warning(note)
+    if not caller.is_privileged():
+        user_namespace.enter(choice, sides)
+        _start_anew(options, choice.id_map)
+    return supervise(_completed(config, choice.id_map, owner), options, main)
+
+
+def _target(options: Options) -> tuple[Config, tuple[int, int]]:
+    """The configuration that DIR or FILE means, without an id map of its own, and who owns the guest root."""
+    try:
+        status = os.stat(options.target)
+    except OSError as error:
+        raise SystemFailure.from_os_error(f"run {options.target}", error, hint="name a directory, or a file") from error
+    if stat.S_ISDIR(status.st_mode):
+        path = os.path.abspath(options.target)
+        if os.path.samestat(status, os.stat("/")):
+            raise UsageError("the guest root cannot be /", hint="name the directory that is to be the guest's /")
+        return _of_options(options, path), (status.st_uid, status.st_gid)
+    if options.name == "contain":
+        raise SystemFailure(f"{options.target} is not a directory", hint="name the guest's root directory")
+    if options.inside is not None or options.outside is not None or options.share_network:
+        raise UsageError(
+            "-i, -n and -o go with a directory",
+            hint=f"write setup.after, namespaces.network and setup.outside into {options.target}",
+        )
+    config = load(options.target)
+    if config.exec.pid == "shared" or config.setup.mode == "none":
+        raise UsageError(
+            f"{options.target}: run makes a guest of its own, so exec.pid is nested and setup.mode is not none"
+        )
+    try:
+        root = os.stat(root_of(config))
+    except OSError:
+        return config, (0, 0)  # setup.before may make it
+    return config, (root.st_uid, root.st_gid)
+
+
+def _of_options(options: Options, path: str) -> Config:
+    here = os.getcwd()
+    after = () if options.inside is None else (Command(argv=(SHELL, "-c", options.inside)),)
+    outside = () if options.outside is None else (Command(argv=(SHELL, "-c", options.outside), cwd=here),)
+    return Config(
+        root=Root(path=path),
+        namespaces=Namespaces(network=not options.share_network),
+        network=Network(interfaces="none"),
+        environment=(("container", "contain"),) if options.name == "contain" else (),
+        setup=Setup(after=after, outside=outside),
+        exec=Exec(command=(SHELL,)),
+        log=Log(level="warning"),
+    )
+
+
+def _choice(options: Options, config: Config, sides: tuple[Side, Side], owner: tuple[int, int]) -> Choice:
+    """The file's own map, unless -u or -g were given, else what they or the defaults say."""
+    users, groups = options.users, options.groups
+    if config.id_map is not None and users is None and groups is None:
+        users, groups = (_option_text(ranges) for ranges in (config.id_map.users, config.id_map.groups))
+    return choose(users, groups, sides, options.name, owner)
+
+
+def _completed(config: Config, id_map: IdMap, owner: tuple[int, int]) -> Config:
+    """What holds for every guest that is run: nested, and no FIFO in a /run that is somebody else's.
+
+    Files that belong to outer root, as an unpacked image's do, are shown to the guest as its own (an idmapped mount).
+    """
+    root = config.root
+    first = id_map.outer_user(0), id_map.outer_group(0)
+    if owner[0] == 0 and first[0] != 0 and config.id_map is None:
+        root = root.replace(id_map=True)
+    changed = config.exec.replace(mode="tolerant", pid="nested")
+    return config.replace(root=root, id_map=id_map, exec=changed, initctl=False)
+
+
+def supervise(config: Config, options: Options, main: Callable[[list[str]], int]) -> int:
+    """Stay with the guest until it is over; its exit code. Raises LcinitError where it cannot start."""
+    machine = _look()
+    if options.plain_streams:
+        machine = machine.replace(console=Console(terminal=False, own=False))
+    try:
+        machine, plan = prepare(config, machine, options.command, override_exec=False)
+    except LcinitError as error:
+        raise _in_words_of_run(error, options) from error
+    log.configure(config.log.level, config.log.format, config.log.file)
+    for warning in plan.warnings:
+        log.warning(warning)
+    process.set_child_subreaper(True)
+    world = World(config, plan, guest_root_owner(config), root_of(config), main)
+    from lcinit.guest.stay import stay
+
+    return stay(world)
+
+
+def _look() -> Machine:
+    try:
+        return probe()
+    except OSError as error:
+        raise SystemFailure.from_os_error("look at this machine", error, hint="is /proc mounted?") from error
+
+
+def _in_words_of_run(error: LcinitError, options: Options) -> LcinitError:
+    if error.exit_code == EX_NOT_FOUND:
+        return LcinitError(error.message, hint=f"name a CMD that is in {options.target}", exit_code=EX_NOT_FOUND)
+    return error
+
+
+def _start_anew(options: Options, id_map: IdMap) -> Never:
+    """The same command line with each id mapped to itself, in the user namespace that this process is root of now."""
+    words: list[str] = [options.name]
+    for option, ranges in (("-u", id_map.users), ("-g", id_map.groups)):
+        words += [option, ",".join(f"{r.inside}:{r.inside}:{r.size}" for r in ranges)]
+    words += ["-n"] * options.share_network + ["-c"] * options.plain_streams
+    for option, text in (("-i", options.inside), ("-o", options.outside)):
+        words += [option, text] if text is not None else []
+    argv = program("lcinit", (*words, "--", options.target, *options.command))
+    try:
+        os.execv(argv[0], argv)
+    except OSError as error:
+        hint = "it must be readable to you" if error.errno == errno.EACCES else ""
+        raise SystemFailure.from_os_error(f"start {argv[0]} in the new user namespace", error, hint=hint) from error
+
+
+def _option_text(ranges: tuple[IdRange, ...]) -> str:
+    return ",".join(range_text(r).replace(" ", ":") for r in ranges)
