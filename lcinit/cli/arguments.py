@@ -11,10 +11,10 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
 
-def tool_parser(program: str, description: str, epilog: str, usage: str) -> ArgumentParser:
+def tool_parser(program: str, description: str, epilog: str, usage: str, *, short_help: bool = True) -> ArgumentParser:
     """A parser with --version, texts kept as they are written, and UsageError instead of exit code 2.
 
-    `usage` is the command line without the program's name.
+    `usage` is the command line without the program's name. Without `short_help` -h is free to mean something else.
     """
     import argparse
 
@@ -29,6 +29,9 @@ def tool_parser(program: str, description: str, epilog: str, usage: str) -> Argu
         epilog=epilog,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
+        add_help=short_help,
     )
+    if not short_help:
+        parser.add_argument("--help", action="help", help="show this help message and exit")
     parser.add_argument("--version", action="version", version=f"{program} (lcinit) {__version__}")
     return parser

@@ -47,6 +47,10 @@ _RUN = Completion(
     foreign=1,
 )
 
+_SOCKET = ("--socket", "file")
+_JSON = ("--json", "")
+_STOP = Completion(options=(_SOCKET, ("--now", "")))
+
 TABLE = {
     "init": Completion(
         options=(("--config", "file"), ("--override-exec", ""), ("--no-pid1", "")),
@@ -91,6 +95,19 @@ TABLE = {
     ),
     "console": Completion(options=(("--socket", "file"),)),
     "inject": Completion(options=(("-u", "word"),), arguments=("word", "command", "file"), repeats=True, foreign=1),
+    "status": Completion(options=(_SOCKET, _JSON)),
+    "events": Completion(options=(_SOCKET, _JSON, ("--follow", ""), ("--after", "word"))),
+    "logs": Completion(options=(_SOCKET, _JSON, ("--follow", ""), ("-n", "word"))),
+    "poweroff": _STOP,
+    "halt": _STOP,
+    "reboot": _STOP,
+    "shutdown": Completion(options=(_SOCKET, ("-h", ""), ("-P", ""), ("-H", ""), ("-r", "")), arguments=(":now +0",)),
+    "restart": _STOP,
+    "kill": Completion(options=(_SOCKET, _JSON, ("-s", "signal"), ("--whom", ":init all"))),
+    "freeze": Completion(options=(_SOCKET,)),
+    "thaw": Completion(options=(_SOCKET,)),
+    "log-level": Completion(options=(_SOCKET, _JSON), arguments=(":debug info warning error",)),
+    "reexec": Completion(options=(_SOCKET,)),
     "links": Completion(options=(("--program", "file"),), arguments=("directory",)),
     "image": Completion(options=(("--suite", "word"), ("--mirror", "word")), arguments=("directory",)),
     "demo": Completion(options=(("--shell", ""), ("--steps", ""), ("--show-config", ""))),

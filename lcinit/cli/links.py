@@ -20,13 +20,13 @@ def run(args: list[str], program: str) -> int:
     import os
     import shutil
     import sys
+    import textwrap
 
     from lcinit.cli.main import CALLED
     from lcinit.tools.links import link_names
 
-    parser = tool_parser(
-        program, f"Make symbolic links to lcinit in DIR: {', '.join(CALLED)}.", EXAMPLE, "[--program PATH] DIR"
-    )
+    description = textwrap.fill(f"Make symbolic links to lcinit in DIR: {', '.join(CALLED)}.", 120)
+    parser = tool_parser(program, description, EXAMPLE, "[--program PATH] DIR")
     parser.add_argument("directory", metavar="DIR")
     parser.add_argument("--program", metavar="PATH", help="what they point to (default: this lcinit)")
     options = parser.parse_args(args)

@@ -39,6 +39,19 @@ COMMANDS = {
     "attach": "run a command, or a shell, in the guest",
     "console": "show the guest's console",
     "inject": "run a command in a container of any origin",
+    "status": "show the state of a running lcinit and its guest",
+    "events": "show what happened to the guest",
+    "logs": "show what a running lcinit had to say",
+    "poweroff": "ask the guest to power off",
+    "halt": "ask the guest to halt",
+    "reboot": "ask the guest to reboot",
+    "shutdown": "ask for one of these in the words of shutdown(8)",
+    "restart": "stop the guest and start it again",
+    "kill": "send the guest a signal",
+    "freeze": "stop the guest's processes where they stand",
+    "thaw": "let them go on",
+    "log-level": "print or set how much a running lcinit says",
+    "reexec": "replace the running lcinit by the one on disk",
     "links": "make the symbolic links that give lcinit its other names",
     "image": "build a boot root",
     "demo": "boot a demonstration guest made of this machine's own /usr",
@@ -46,8 +59,22 @@ COMMANDS = {
 }
 
 # Names that lcinit answers to when it is called by them (through a symbolic link).
-CALLED = ("init", "telinit", "initctl", "overlay", "mount-idmapped", "tolerant", "contain", "pseudo", "inject")
-LATER = ("shutdown", "halt", "poweroff", "reboot", "runlevel")
+CALLED = (
+    "init",
+    "telinit",
+    "initctl",
+    "overlay",
+    "mount-idmapped",
+    "tolerant",
+    "contain",
+    "pseudo",
+    "inject",
+    "shutdown",
+    "halt",
+    "poweroff",
+    "reboot",
+)
+LATER = ("runlevel",)
 
 # What write(2) says of a full disk, a reader that is gone and a terminal that hung up. Tools make LcinitErrors of what
 # their own calls say, so that one of these without a file's name can only be from standard output or error.
