@@ -88,7 +88,7 @@ def run(args: list[str], program: str) -> int:
             f"this is process {os.getpid()}, not PID 1 of a container",
             hint="start it as the container's init, or give --no-pid1; `init RUNLEVEL` talks to a running init",
         )
-    _take_streams()
+    take_streams()
     # from here on no signal is lost: all wait, blocked, until there is something that reads them
     signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     from lcinit.boot.reading import Reading
@@ -110,7 +110,7 @@ def _stay(world: World) -> int:
     os._exit(stay(world))
 
 
-def _take_streams() -> None:
+def take_streams() -> None:
     """Have three standard streams, and no other descriptor that PID 1 was started with.
 
     A stream that is missing would be the next thing that is opened, and the guest would be given that. An outer
