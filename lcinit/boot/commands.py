@@ -17,10 +17,11 @@ from lcinit.plan.guest import DEFAULT_PATH
 from lcinit.record import Record
 from lcinit.supervisor.accounts import identity
 from lcinit.supervisor.loop import loop_needed
-from lcinit.supervisor.reaper import Child, describe_status, status_of
+from lcinit.supervisor.reaper import Child, Status, describe_status, status_of
 from lcinit.supervisor.spawn import Program, spawn
 
 EX_TIMEOUT = 124  # as timeout(1)
+TOO_LONG = Status(-1)  # of a command that was ended because its time was up
 GRACE = 2.0  # seconds between SIGTERM and SIGKILL for a command that took too long
 
 
@@ -51,7 +52,7 @@ def run_outside(world: World, step: s.RunCommand, leader: int) -> None:
         if not poll.poll(None if limit.seconds is None else max(0, int(limit.seconds * 1000))):
             os.killpg(pid, signals.SIGKILL)
             os.waitpid(pid, 0)
-            status = -1
+            status = TOO_LONG
         else:
             status = status_of(os.waitpid(pid, 0)[1])
     finally:
@@ -133,8 +134,8 @@ class _Input:
             os.close(self.fd)
 
 
-async def _finish(world: World, child: Child, limit: float | None) -> int:
-    """The child's status; -1 when it was ended because its time was up."""
+async def _finish(world: World, child: Child, limit: float | None) -> Status:
+    """The child's status; TOO_LONG when it was ended because its time was up."""
     await loop_needed()
     world.listen()
     import asyncio
@@ -144,7 +145,7 @@ async def _finish(world: World, child: Child, limit: float | None) -> int:
             return await child.wait()
     except TimeoutError:
         await _end(child)
-        return -1
+        return TOO_LONG
     except asyncio.CancelledError:
         _kill(child, signals.SIGKILL)
         raise
@@ -171,7 +172,7 @@ def _kill(child: Child, number: int) -> None:
             pass
 
 
-def _failed(step: s.RunCommand, status: int, limit: _Limit) -> None:
+def _failed(step: s.RunCommand, status: Status, limit: _Limit) -> None:
     name = s.quote(step.command.argv[0])
     if status < 0:
         _give_up(step, f"{name} took longer than {limit.key} and was ended", EX_TIMEOUT)

@@ -17,7 +17,6 @@ _COMMANDS = {
     "halt": process.LINUX_REBOOT_CMD_HALT,
     "reboot": process.LINUX_REBOOT_CMD_RESTART,
 }
-_BY_REBOOT = frozenset((129, 130))  # a guest's init that ended by reboot(2) of its own
 _KILLED = 137
 REBOOT_STATUS = 129  # what a reboot that the manager could not be told looks like
 
@@ -29,7 +28,7 @@ def end(action: Action, rules: Supervision) -> int:
     not exit at all: the machine would panic.
     """
     status = action.status
-    tells_nothing = action.how != "exit" and (status in _BY_REBOOT or status in (0, _KILLED))
+    tells_nothing = action.how != "exit" and (action.by_reboot or status in (0, _KILLED))
     if rules.first or (action.how == "reboot" or tells_nothing):
         how = "poweroff" if action.how == "exit" else action.how
         if rules.may_reboot and os.getpid() == 1:

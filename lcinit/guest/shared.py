@@ -29,7 +29,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from lcinit.boot.world import World
     from lcinit.linux.signals import SignalInfo
-    from lcinit.supervisor.reaper import Child
+    from lcinit.supervisor.reaper import Child, Status
 
 # What a manager sends to an init, and a command knows nothing of: its own stop signal takes their place.
 TRANSLATED = frozenset((signals.SIGPWR, SIGRTMIN + 3, SIGRTMIN + 4))
@@ -85,7 +85,7 @@ class Keeping:
             if await self._stopped_within(delay):
                 return status
 
-    async def _once(self, program: Program) -> int:
+    async def _once(self, program: Program) -> Status:
         self._child = self._world.reaper.register(spawn(program))
         try:
             return await self._child.wait()

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from lcinit.boot.report import Message, Reports
     from lcinit.boot.world import World
     from lcinit.errors import LcinitError
-    from lcinit.supervisor.reaper import Child, Reaper
+    from lcinit.guest.early import Heard
+    from lcinit.supervisor.reaper import Child, Reaper, Status
 
 BUILDER_GRACE = 2.0  # seconds between SIGTERM and SIGKILL for a builder that runs a command
 
@@ -32,7 +33,8 @@ class Start:
     `on_console` with the master of its pty, `on_ended` with the status of an init that was executed.
     """
 
-    def __init__(self, world: World, forked: tuple[int, Reports]) -> None:
+    def __init__(self, world: World, forked: tuple[int, Reports], heard: Heard | None = None) -> None:
+        """`heard` is what it has told already."""
         self.kind = "plain"
         self.owner = world.owner
         self.pid = self.pidfd = self.root_fd = self.cgroup_fd = -1
@@ -44,7 +46,7 @@ class Start:
         self.on_started: Callable[[], None]
         self.on_failed: Callable[[int], None]
         self.on_console: Callable[[int], None]
-        self.on_ended: Callable[[int], None]
+        self.on_ended: Callable[[Status], None]
         self._builder_pid, self._reports = forked
         self._reaper: Reaper = world.reaper
         self._builder: Child | None = None
@@ -52,28 +54,40 @@ class Start:
         self._about_to_exec = False
         self._told_all = False
         self._over = False
+        self._heard = heard
 
     @property
     def init_kind(self) -> str:
         """Which init it is; see plan.inits."""
         return self.kind
 
+    @property
+    def name(self) -> str:
+        """The init in words."""
+        return "command" if self.kind == "plain" else self.kind
+
     def watch(self) -> None:
         """Hear what is told, from the running loop on."""
         self._builder = self._reaper.register(self._builder_pid)
         self._builder.on_end = lambda _status: self.listen()
+        heard, self._heard = self._heard, None
         asyncio.get_running_loop().add_reader(self._reports.fileno(), self.listen)
+        if heard is not None:
+            self._hear(heard.messages, at_end=heard.at_end)
         self.listen()
 
     def listen(self) -> None:
         """Take what was told by now."""
         if not self._told_all:
             messages, at_end = self._reports.read()
-            for message in messages:
-                self._take(message)
-            if at_end:
-                self._end_of_reports()
+            self._hear(messages, at_end=at_end)
         self._judge()
+
+    def _hear(self, messages: list[Message], *, at_end: bool) -> None:
+        for message in messages:
+            self._take(message)
+        if at_end:
+            self._end_of_reports()
 
     def _take(self, message: Message) -> None:
         facts, descriptors = message.facts, message.descriptors

@@ -26,12 +26,16 @@ def stay(world: World) -> int:
 
         return shared.stay(world)
     number = run(Runner(world).run()) + 1
-    # the builder works on another core while the loop is imported here
     forked = builder.start(world, number)
+    from lcinit.guest.early import Early
     from lcinit.guest.ending import end
-    from lcinit.guest.supervisor import Supervisor
-    from lcinit.supervisor.loop import new_loop
 
-    loop = new_loop()
-    action = loop.run_until_complete(Supervisor(world, number, forked).run())
+    early = Early(world, forked)
+    action = early.wait()
+    if action is None:
+        # the guest is up by now, and goes on with its own boot on another core
+        from lcinit.guest.supervisor import Supervisor
+        from lcinit.supervisor.loop import new_loop
+
+        action = new_loop().run_until_complete(Supervisor(world, number, forked, early.heard).run())
     return end(action, rules)

@@ -32,8 +32,10 @@ if TYPE_CHECKING:
 
     from lcinit.boot.report import Reports
     from lcinit.boot.world import World
+    from lcinit.guest.early import Heard
     from lcinit.linux.signals import SignalInfo
     from lcinit.plan.supervision import Supervision
+    from lcinit.supervisor.reaper import Status
 
 PROGRESS = 5.0  # seconds between two lines that say what is waited for
 HISTORY = 100  # starts that are remembered
@@ -42,8 +44,10 @@ HISTORY = 100  # starts that are remembered
 class Supervisor:
     """One guest, from its first start to the last end. Offers what control.manager.Supervised names."""
 
-    def __init__(self, world: World, number: int, forked: tuple[int, Reports]) -> None:
-        """`number` is the step at which a builder begins; `forked` the first one, which works already."""
+    def __init__(self, world: World, number: int, forked: tuple[int, Reports], heard: Heard) -> None:
+        """`number` is the step at which a builder begins; `forked` the first one, which works already, `heard` what
+        came meanwhile.
+        """
         rules = world.plan.supervision
         if rules is None:
             raise AssertionError("a plan that hands over has nothing to supervise")
@@ -62,6 +66,7 @@ class Supervisor:
         self.stop_asked: float | None = None  # time.monotonic()
         self._number = number
         self._forked: tuple[int, Reports] | None = forked
+        self._heard: Heard | None = heard
         self._rules = Rules(on_reboot=rules.on_reboot, on_exit=rules.on_exit)
         self._back_off = BackOff()
         self._asker: Asker | None = None
@@ -75,9 +80,12 @@ class Supervisor:
         """Supervise; returns how lcinit is to end."""
         self._done = asyncio.get_running_loop().create_future()
         self.world.reaper.remember = True  # the first builder and its leader may have ended by now
-        self._signals.start()
+        early = self._heard.signals if self._heard is not None else []
         try:
+            self._signals.start()
             self._prepare()
+            for info in early:
+                self._take_signal(info)
             return await self._done
         finally:
             self._forget_timers()
@@ -214,7 +222,7 @@ class Supervisor:
         if self.state.name in ("stopping", "killing") and self.stop_asked is not None and self.current is not None:
             waited = time.monotonic() - self.stop_asked
             count = len(cgroup.processes(self.current.cgroup_fd))
-            whom = f"the guest's {self.current.kind}" + (f" and {count - 1} more processes" if count > 1 else "")
+            whom = f"the guest's {self.current.name}" + (f" and {count - 1} more processes" if count > 1 else "")
             log.info(f"waiting for {whom}, {waited:.0f} of {self.rules.timeout:g} s")
             self._later(PROGRESS, self._progress)
 
@@ -228,11 +236,11 @@ class Supervisor:
     def _prepare(self) -> None:
         """Begin a start; the first one's builder was forked before the loop was there."""
         self.world.reaper.remember = True
-        forked = self._forked or builder.start(self.world, self._number)
-        self._forked = None
+        forked, heard = self._forked or builder.start(self.world, self._number), self._heard
+        self._forked = self._heard = None
         self.events.record("guest-preparing", number=self.starts + 1)
         self.frozen, self.ready, self.stop_asked, self.stop_origin = False, None, None, ""
-        self.current = Start(self.world, forked)
+        self.current = Start(self.world, forked, heard)
         self.current.on_started = self._started
         self.current.on_failed = self._failed
         self.current.on_console = self.console.attach
@@ -244,7 +252,8 @@ class Supervisor:
         assert current is not None
         self.starts += 1
         times = ", ".join(f"{name} {seconds * 1000:.0f} ms" for name, seconds in current.phases.items())
-        log.info(f"the guest's {current.kind} is up as process {current.pid} ({times})")
+        say = log.debug if current.kind == "plain" else log.info
+        say(f"the guest's {current.name} is up as process {current.pid} ({times})")
         self.events.record("guest-started", pid=current.pid, init=current.kind, timings=current.phases)
         self._asker = Asker(current, self.world.config.exec.stop, asyncio.get_running_loop(), self._answered)
         self._happen(Event(kind="started"))
@@ -263,13 +272,14 @@ class Supervisor:
         self._remember(current, "failed", code)
         self._happen(Event(kind="failed", status=code))
 
-    def _ended(self, code: int) -> None:
+    def _ended(self, code: Status) -> None:
         current = self.current
         assert current is not None
         reason = describe_status(code)
-        log.info(f"the guest has ended: {reason}")
+        say = log.debug if current.kind == "plain" else log.info
+        say(f"the guest has ended: {reason}")
         self._remember(current, reason, code)
-        self._happen(Event(kind="exited", status=code))
+        self._happen(Event(kind="exited", status=code, signal=code.signal))
 
     def _answered(self, word: str, answer: str, detail: str) -> None:
         """What has become of a request to the guest's init."""

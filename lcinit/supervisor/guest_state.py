@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 NAMES = ("preparing", "running", "stopping", "killing", "waiting", "ended")
 WORDS = ("poweroff", "halt", "reboot", "restart")
 
-REBOOTED = 128 + 1  # a death by SIGHUP: reboot(2) with RESTART
-POWERED_OFF = 128 + 2  # a death by SIGINT: reboot(2) with POWER_OFF or HALT
+REBOOTED = 1  # a death by SIGHUP: reboot(2) with RESTART
+POWERED_OFF = 2  # a death by SIGINT: reboot(2) with POWER_OFF or HALT
 LEFT_OFF = 1  # the exit code of an end that nobody can tell anything about
 
 
@@ -51,26 +51,30 @@ class Event(Record):
 
     started: the init was executed. failed: the start failed, with `status` as exit code. asked: `word` was asked for,
     `at_once` without waiting for the init. unheard: the init cannot be asked for it. deadline: its time is up. exited:
-    the init was reaped with `status` (the code, or 128 + the signal). due: the back-off is over.
+    the init was reaped with `status` (the code, or 128 + the signal) because of `signal` (0: it exited by itself).
+    due: the back-off is over.
     """
 
     kind: Literal["started", "failed", "asked", "unheard", "deadline", "exited", "due"]
     word: Word | None = None
     at_once: bool = False
     status: int = 0
+    signal: int = 0
 
 
 class Action(Record):
     """What the shell around this does next.
 
     ask: have the init asked for `word`. deadline: let it run from now. kill: everything in the guest. prepare: start
-    it again. back-off: wait, then `due`. end: lcinit ends as `how` says, with `status` where that is an exit.
+    it again. back-off: wait, then `due`. end: lcinit ends as `how` says; `status` is what the guest ended with, and
+    `by_reboot` whether it did so by reboot(2).
     """
 
     kind: Literal["ask", "deadline", "kill", "prepare", "back-off", "end"]
     word: Word | None = None
     how: Literal["poweroff", "halt", "reboot", "exit"] = "exit"
     status: int = 0
+    by_reboot: bool = False
 
 
 def transition(state: State, event: Event, rules: Rules) -> tuple[State, tuple[Action, ...]]:
@@ -78,7 +82,7 @@ def transition(state: State, event: Event, rules: Rules) -> tuple[State, tuple[A
     if event.kind == "asked":
         return _asked(state, event)
     if event.kind == "exited":
-        return _exited(state, event.status, rules)
+        return _exited(state, event, rules)
     if event.kind == "failed" and state.name in ("preparing", "killing"):
         return _failed(state, event.status, rules)
     if event.kind == "started" and state.name == "preparing":
@@ -118,34 +122,35 @@ def _how(word: Word | None) -> Literal["poweroff", "halt"]:
     return "halt" if word == "halt" else "poweroff"
 
 
-def _exited(state: State, status: int, rules: Rules) -> tuple[State, tuple[Action, ...]]:
+def _exited(state: State, event: Event, rules: Rules) -> tuple[State, tuple[Action, ...]]:
     if state.name in ("waiting", "ended"):
         return state, ()
     if state.word is not None:
-        return _end(state, state.word, status, rules)
+        return _end(state, state.word, event, rules)
     if state.name == "preparing":
         # the leader ended and nobody told why: "failed" comes with the reason, or this is all there is
         return state, ()
-    if status == REBOOTED:
-        return _end(state, "reboot", status, rules)
-    if status == POWERED_OFF:
-        return _end(state, "poweroff", status, rules)
+    if event.signal == REBOOTED:
+        return _end(state, "reboot", event, rules)
+    if event.signal == POWERED_OFF:
+        return _end(state, "poweroff", event, rules)
     if rules.on_exit == "restart":
         return State(name="waiting"), (Action(kind="back-off"),)
-    return state.replace(name="ended"), (Action(kind="end", how="exit", status=status),)
+    return state.replace(name="ended"), (Action(kind="end", how="exit", status=event.status),)
 
 
-def _end(state: State, word: Word, status: int, rules: Rules) -> tuple[State, tuple[Action, ...]]:
+def _end(state: State, word: Word, event: Event, rules: Rules) -> tuple[State, tuple[Action, ...]]:
     """The guest ended as `word` says."""
     if word == "restart" or (word == "reboot" and rules.on_reboot == "restart"):
         return State(), (Action(kind="prepare"),)
-    ended = state.replace(name="ended")
+    how: Literal["poweroff", "halt", "reboot"] = _how(word)
     if word == "reboot" and rules.on_reboot == "propagate":
-        return ended, (Action(kind="end", how="reboot", status=status),)
-    return ended, (Action(kind="end", how=_how(word), status=status),)
+        how = "reboot"
+    by_reboot = event.signal in (REBOOTED, POWERED_OFF)
+    return state.replace(name="ended"), (Action(kind="end", how=how, status=event.status, by_reboot=by_reboot),)
 
 
 def _failed(state: State, status: int, rules: Rules) -> tuple[State, tuple[Action, ...]]:
     if state.word is not None:
-        return _end(state, state.word, 0, rules)
+        return _end(state, state.word, Event(kind="failed"), rules)
     return state.replace(name="ended"), (Action(kind="end", how="exit", status=status or LEFT_OFF),)

@@ -10,6 +10,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from asyncio import Future
     from collections.abc import Callable
+    from typing import Self
 
 
 class Child:
@@ -20,11 +21,11 @@ class Child:
 
     def __init__(self, pid: int) -> None:
         self.pid = pid
-        self.status: int | None = None
-        self.on_end: Callable[[int], None] | None = None
+        self.status: Status | None = None
+        self.on_end: Callable[[Status], None] | None = None
         self._waiter: Future[None] | None = None
 
-    async def wait(self) -> int:
+    async def wait(self) -> Status:
         """The status; needs the loop and a reaper that is fed. One waiter at a time."""
         await loop_needed()
         if self.status is None:
@@ -39,7 +40,7 @@ class Child:
             raise RuntimeError(f"woken before child {self.pid} was reaped")
         return self.status
 
-    def ended(self, status: int) -> None:
+    def ended(self, status: Status) -> None:
         """Called by the reaper."""
         self.status = status
         if self.on_end is not None:
@@ -61,7 +62,7 @@ class Reaper:
     def __init__(self) -> None:
         self.children: dict[int, Child] = {}
         self.remember = False
-        self._unclaimed: dict[int, int] = {}
+        self._unclaimed: dict[int, Status] = {}
 
     def register(self, pid: int) -> Child:
         """Must be called before the child can be reaped: in the same stretch of code as the fork."""
@@ -70,6 +71,10 @@ class Reaper:
             del self.children[pid]
             child.ended(self._unclaimed.pop(pid))
         return child
+
+    def unclaimed(self, pid: int) -> Status | None:
+        """The status of a remembered child that nobody has registered; None for one that has not ended."""
+        return self._unclaimed.get(pid)
 
     def forget(self, pid: int) -> None:
         """Wait for a child that is about to end and was never registered."""
@@ -94,19 +99,29 @@ class Reaper:
                     del self._unclaimed[next(iter(self._unclaimed))]
 
 
-def status_of(wait_status: int) -> int:
-    """The shell's exit status of a wait status: the code, or 128 + the signal."""
+class Status(int):
+    """How a process ended, as a shell says it: its exit code, or 128 + the signal. `signal` is 0 for an exit.
+
+    The number alone does not tell a death by SIGINT from an exit with 130.
+    """
+
+    signal: int
+
+    def __new__(cls, code: int = 0, signal: int = 0) -> Self:
+        """From the exit code, or from the signal that ended it."""
+        status = super().__new__(cls, 128 + signal if signal else code)
+        status.signal = signal
+        return status
+
+
+def status_of(wait_status: int) -> Status:
+    """The status of a wait status of waitpid(2)."""
     code = os.waitstatus_to_exitcode(wait_status)
-    return code if code >= 0 else 128 - code
+    return Status(code) if code >= 0 else Status(signal=-code)
 
 
-def describe_status(status: int) -> str:
+def describe_status(status: Status) -> str:
     """`exit code 3`, `signal SIGKILL`: what happened to a child, in words."""
     from lcinit.linux.signals import signal_name
 
-    if status > 128:
-        try:
-            return f"signal {signal_name(status - 128)}"
-        except ValueError:
-            pass
-    return f"exit code {status}"
+    return f"signal {signal_name(status.signal)}" if status.signal else f"exit code {int(status)}"
