@@ -20,7 +20,7 @@ from lcinit.errors import EX_SOFTWARE, LcinitError, SystemFailure
 from lcinit.linux import process
 from lcinit.linux.signals import SIGKILL
 from lcinit.plan import steps as s
-from lcinit.supervisor.loop import forget_loop, run
+from lcinit.supervisor.loop import forget_loop, import_loop, run
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -71,6 +71,8 @@ def _build(runner: Runner, number: int) -> Never:
 def _make_leader(runner: Runner, number: int, step: s.CloneLeader) -> Never:
     world = runner.world
     assert world.report is not None
+    if any(isinstance(each, s.RunCommand) for each in world.plan.steps[number:]):
+        import_loop()  # the guest's root, which the leader will be, may not be allowed to read it
     ours, theirs = channel()
     try:
         pid, pidfd = clone_leader(world, step)

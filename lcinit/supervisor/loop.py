@@ -17,6 +17,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
     from collections.abc import Coroutine, Generator
+    from types import ModuleType
     from typing import Any, TypeVar
 
     T = TypeVar("T")
@@ -42,6 +43,12 @@ async def loop_needed() -> None:
 
 def new_loop() -> AbstractEventLoop:
     """A uvloop where it imports, asyncio's own otherwise; LCINIT_EVENT_LOOP=asyncio asks for the latter."""
+    loop: AbstractEventLoop = import_loop().new_event_loop()
+    return _quiet(loop)
+
+
+def import_loop() -> ModuleType:
+    """The module that makes loops, uvloop or asyncio, imported: for who may not be able to read files later."""
     import asyncio
 
     if os.environ.get("LCINIT_EVENT_LOOP") != "asyncio":
@@ -50,8 +57,8 @@ def new_loop() -> AbstractEventLoop:
         except ImportError:
             pass
         else:
-            return _quiet(uvloop.new_event_loop())
-    return _quiet(asyncio.new_event_loop())
+            return uvloop
+    return asyncio
 
 
 def _quiet(loop: AbstractEventLoop) -> AbstractEventLoop:
