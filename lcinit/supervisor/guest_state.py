@@ -91,6 +91,9 @@ def transition(state: State, event: Event, rules: Rules) -> tuple[State, tuple[A
         return state.replace(name="killing"), (Action(kind="kill"),)
     if event.kind == "deadline" and state.name == "killing":
         return state, (Action(kind="kill"),)
+    if event.kind == "started" and state.name == "killing":
+        # the builder made the leader, and that executed the init, before either had the signal
+        return state.replace(began=True), (Action(kind="kill"),)
     if event.kind == "due" and state.name == "waiting":
         return State(), (Action(kind="prepare"),)
     return state, ()
@@ -110,7 +113,7 @@ def _asked(state: State, event: Event) -> tuple[State, tuple[Action, ...]]:
         # once more changes nothing: a guest that is draining is not signalled again
         return asked, () if word == state.word else (Action(kind="ask", word=word),)
     if state.name == "killing":
-        return asked, ()
+        return asked, (Action(kind="kill"),) if event.at_once else ()
     if state.name == "waiting":
         if word in ("reboot", "restart"):
             return State(), (Action(kind="prepare"),)
