@@ -67,9 +67,11 @@ class Asker:
         self._loop = loop
         self._report = report
         self._recipes = recipes(guest.init_kind, overrides)
+        init = INITS.get(guest.init_kind, PLAIN)
+        self._late = init.late
         self._asking = Asking(
             self._recipes,
-            blind=not INITS.get(guest.init_kind, PLAIN).catches,
+            blind=init.late or not init.catches,
             plain=guest.init_kind == PLAIN.kind,
             born=loop.time(),
         )
@@ -124,7 +126,7 @@ class Asker:
         recipe = self._recipes[word]
         if recipe.fifos:
             return self._open_fifo(recipe.fifos)
-        if recipe.signal is not None and not self._listens(signal_number(recipe.signal)):
+        if self._late or (recipe.signal is not None and not self._listens(signal_number(recipe.signal))):
             return "not-yet"
         if recipe.flags and self._in_first_stage():
             return "not-yet"

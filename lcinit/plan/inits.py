@@ -40,7 +40,8 @@ class Init(Record):
 
     `ends_without_reboot`: whether its process ends when reboot(2) is refused, as it is in a user namespace that does
     not own the PID namespace. `calls_reboot`: whether it ends with reboot(2) at all; the others just exit. `catches`:
-    whether SigCgt or SigBlk of /proc/PID/status shows that it is listening.
+    whether SigCgt or SigBlk of /proc/PID/status shows that it is listening. `late`: whether it has its handlers before
+    it heeds them, so that only asking again is sure.
     """
 
     kind: str
@@ -50,6 +51,7 @@ class Init(Record):
     ends_without_reboot: bool
     calls_reboot: bool = True
     catches: bool = True
+    late: bool = False
 
 
 _SIGTERM = Recipe(signal="SIGTERM")
@@ -119,6 +121,7 @@ INITS: dict[str, Init] = {
             halt=Recipe(signal="SIGUSR2"),
             reboot=_SIGTERM,
             ends_without_reboot=False,
+            late=True,
         ),
         Init(
             kind="s6-svscan",

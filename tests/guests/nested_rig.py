@@ -1,4 +1,4 @@
-"""A guest's init as PID 1 of nested user and PID namespaces, without lcinit: what the real init does is seen here first.
+"""A guest's init as PID 1 of nested user and PID namespaces, without lcinit: what it does by itself is seen here first.
 
 To be used in the body of `run_isolated(pid=True)`: every mount is in that body's namespace, every process ends with
 it. A cgroup for the guest is made by the test, outside (`cgroup_leaf`), so that it is removed whatever happens.
@@ -129,10 +129,10 @@ def start(name: str, cgroup: str, command: tuple[str, ...] | None = None) -> Nes
             os.write(2, f"rig: {type(error).__name__}: {error}\n".encode())
         finally:
             os._exit(125)
-    os.close(slave)
     for table in ("uid_map", "gid_map"):
         namespaces.write_proc_file(procfs, pid, table, namespaces.format_id_map([(0, FIRST, COUNT)]))
     os.close(procfs)
+    # the slave stays open: without any the master reads EIO, and sysvinit has none between two messages
     nested = Nested(pid, pidfd, kind, master)
     os.write(go, b"x")
     for fd in (root, leaf, ready, go):
