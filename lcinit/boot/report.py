@@ -63,7 +63,7 @@ class Report:
 
     def fail(self, error: LcinitError) -> None:
         """Tell that it ends here, and why."""
-        self.say("error", message=error.message, hint=error.hint, exit_code=error.exit_code)
+        self.say("error", message=error.message, hint=error.hint, exit_code=int(error.exit_code))
 
 
 class Reports:
