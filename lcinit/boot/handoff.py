@@ -6,6 +6,7 @@ import errno
 import fcntl
 import os
 import resource
+import select
 import sys
 
 from lcinit.boot import guard
@@ -23,6 +24,8 @@ from lcinit.supervisor.spawn import execute
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Never
+
+KEEPER_DELAY = 1.0  # seconds that a guest may live without a keeper when nothing needs one yet
 
 
 def drop_capabilities(world: World, step: s.DropCapabilities) -> None:
@@ -175,21 +178,35 @@ def _user_namespace(pid: int) -> str:
     return f"{found.st_dev}:{found.st_ino}"
 
 
+def _wait_for_call(listener: int) -> None:
+    """Until a call waits to be answered, and no longer than the memory of this process is worth."""
+    poll = select.poll()
+    poll.register(listener, select.POLLIN)
+    poll.poll(KEEPER_DELAY * 1000)
+
+
 def become_keeper(world: World, step: s.ExecInit, descriptors: dict[str, int]) -> Never:
-    """The helper's last request: turn into the keeper, keeping only what it needs."""
+    """The helper's last request: turn into the keeper, keeping only what it needs.
+
+    Where nothing but reboot(2) is to be answered that can wait: a command that ends at once is not made to share the
+    processor with an interpreter that starts.
+    """
+    arguments = keeper_arguments(world, step, {name: number for number, name in enumerate(descriptors, start=3)})
     # first out of the way, then to numbers in a row: a target may be another's source
     moved = [(name, fcntl.fcntl(fd, fcntl.F_DUPFD, 100)) for name, fd in descriptors.items()]
-    numbers: dict[str, int] = {}
-    for number, (name, fd) in enumerate(moved, start=3):
+    for number, (_, fd) in enumerate(moved, start=3):
         os.dup2(fd, number, inheritable=True)
-        numbers[name] = number
-    # the channel to the leader too, which learns by its end that the exec succeeded
-    process.close_range(3 + len(numbers), flags=process.CLOSE_RANGE_CLOEXEC)
     signals.reset_signals()
     # until it says what it ignores: without an id map a guest that ends early sends SIGTERM to all processes, it too
     signals.block_all()
+    # the channel to the leader too, which learns by its end that the exec succeeded, or is put off
+    if descriptors.keys() == {"started", "reboot-calls"}:
+        process.close_range(3 + len(moved))
+        _wait_for_call(3 + list(descriptors).index("reboot-calls"))
+    else:
+        process.close_range(3 + len(moved), flags=process.CLOSE_RANGE_CLOEXEC)
     environment = {"PATH": "/usr/bin:/bin"}
     try:
-        os.execve(sys.executable, keeper(keeper_arguments(world, step, numbers)), environment)
+        os.execve(sys.executable, keeper(arguments), environment)
     except OSError as error:
         raise SystemFailure.from_os_error("start the keeper", error) from error
