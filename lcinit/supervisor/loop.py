@@ -41,17 +41,21 @@ async def loop_needed() -> None:
     await _LoopNeeded()
 
 
-def new_loop() -> AbstractEventLoop:
-    """A uvloop where it imports, asyncio's own otherwise; LCINIT_EVENT_LOOP=asyncio asks for the latter."""
-    loop: AbstractEventLoop = import_loop().new_event_loop()
+def choose_loop(*, fast: bool = False) -> str:
+    """Which loop `new_loop` will make, "asyncio" or "uvloop". To be called before anything imports asyncio."""
+    loop: AbstractEventLoop = import_loop(fast=fast).new_event_loop()
     return _quiet(loop)
 
 
-def import_loop() -> ModuleType:
-    """The module that makes loops, uvloop or asyncio, imported: for who may not be able to read files later."""
+def import_loop(*, fast: bool = False) -> ModuleType:
+    """The module that makes new_loop's loops, imported: for who may not be able to read files later."""
+    wanted = os.environ.get("LCINIT_EVENT_LOOP") or ("uvloop" if fast else "asyncio")
+    if wanted != "uvloop" and "ssl" not in sys.modules:
+        # asyncio does without, and nothing here speaks TLS: a fifth of the import's time, and 3 MiB
+        sys.modules["ssl"] = None  # type: ignore[assignment]
     import asyncio
 
-    if os.environ.get("LCINIT_EVENT_LOOP") != "asyncio":
+    if wanted == "uvloop":
         try:
             import uvloop
         except ImportError:
@@ -80,8 +84,11 @@ def forget_loop() -> None:
         events._set_running_loop(None)
 
 
-def run(coroutine: Coroutine[Any, None, T]) -> T:
-    """The coroutine's result. A loop is made only if it asks for one; it must not wait for anything before."""
+def run(coroutine: Coroutine[Any, None, T], *, fast: bool = False) -> T:
+    """The coroutine's result. A loop is made only if it asks for one; it must not wait for anything before.
+
+    `fast` is new_loop's.
+    """
     try:
         asked = coroutine.send(None)
     except StopIteration as stop:
@@ -89,7 +96,7 @@ def run(coroutine: Coroutine[Any, None, T]) -> T:
     if asked is not _ASK:
         raise RuntimeError("the coroutine waited for something before it asked for the loop")
     try:
-        loop = new_loop()
+        loop = new_loop(fast=fast)
     except OSError as error:
         coroutine.close()
         raise SystemFailure.from_os_error("make an event loop", error) from error
