@@ -39,7 +39,7 @@ KEPT = frozenset((signals.SIGTTIN, signals.SIGTTOU, signals.SIGIO, signals.SIGPI
 
 def stay(world: World) -> int:
     """Run the plan's steps, then the command; its exit code, or 128 + the signal that ended it."""
-    return run(_stay(world))
+    return run(_stay(world), fast=True)
 
 
 async def _stay(world: World) -> int:

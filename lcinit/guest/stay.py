@@ -5,7 +5,7 @@ from __future__ import annotations
 from lcinit.boot import builder
 from lcinit.boot.namespaces import forbid_dumping
 from lcinit.boot.runner import Runner
-from lcinit.supervisor.loop import run
+from lcinit.supervisor.loop import import_loop, new_loop, run
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ def stay(world: World) -> int:
         raise AssertionError("a plan that hands over is not stayed with")
     forbid_dumping()
     if rules.pid == "shared":
+        import_loop(fast=True)
         from lcinit.guest import shared
 
         return shared.stay(world)
@@ -34,8 +35,8 @@ def stay(world: World) -> int:
     action = early.wait()
     if action is None:
         # the guest is up by now, and goes on with its own boot on another core
+        import_loop()
         from lcinit.guest.supervisor import Supervisor
-        from lcinit.supervisor.loop import new_loop
 
         action = new_loop().run_until_complete(Supervisor(world, number, forked, early.heard).run())
     return end(action, rules)
