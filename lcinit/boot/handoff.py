@@ -6,7 +6,6 @@ import errno
 import fcntl
 import os
 import resource
-import select
 import sys
 
 from lcinit.boot import guard
@@ -18,14 +17,13 @@ from lcinit.errors import EX_CANNOT_RUN, EX_NOT_FOUND, CommandFailed, SystemFail
 from lcinit.linux import capabilities, namespaces, process, seccomp, signals
 from lcinit.plan import steps as s
 from lcinit.plan.inits import INITS, stop_signals
+from lcinit.plan.rebooting import may_call
 from lcinit.supervisor.accounts import identity
 from lcinit.supervisor.spawn import execute
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Never
-
-KEEPER_DELAY = 1.0  # seconds that a guest may live without a keeper when nothing needs one yet
 
 
 def drop_capabilities(world: World, step: s.DropCapabilities) -> None:
@@ -40,10 +38,19 @@ def drop_capabilities(world: World, step: s.DropCapabilities) -> None:
 def answer_reboot(world: World, step: s.AnswerReboot) -> None:
     """Have every reboot(2) of this process and of all that it makes wait for the keeper's answer (seccomp_unotify(2)).
 
-    It needs no no_new_privs: PID 1 has CAP_SYS_ADMIN in the guest's user namespace still.
+    Not for a plain command, which ends by exiting: it would have a process beside it that nothing ever asks. It needs
+    no no_new_privs: PID 1 has CAP_SYS_ADMIN in the guest's user namespace still.
     """
+    if reboot_step(world) is None:
+        return
     world.reboot_calls = seccomp.listen(seccomp.notify_program(seccomp.REBOOT_CALLS))
     world.keeper_needed = True
+
+
+def reboot_step(world: World) -> s.AnswerReboot | None:
+    """The plan's step that has reboot(2) answered; None where there is none, or the guest's init never calls it."""
+    found = next((each for each in world.plan.steps if isinstance(each, s.AnswerReboot)), None)
+    return found if found is not None and may_call(world.init_kind, found.command) else None
 
 
 def hand_off(world: World, step: s.ExecInit) -> Never:
@@ -163,7 +170,8 @@ def keeper_arguments(world: World, step: s.ExecInit, descriptors: dict[str, int]
             words += [f"--{name}", str(descriptors[name])]
     if "reboot-calls" in descriptors:
         words += ["--reboot-calls", str(descriptors["reboot-calls"]), "--user-namespace", _user_namespace(os.getppid())]
-        if any(isinstance(each, s.AnswerReboot) and each.machine for each in world.plan.steps):
+        answer = reboot_step(world)
+        if answer is not None and answer.machine:
             words.append("--machine")
     return tuple(words)
 
@@ -178,35 +186,21 @@ def _user_namespace(pid: int) -> str:
     return f"{found.st_dev}:{found.st_ino}"
 
 
-def _wait_for_call(listener: int) -> None:
-    """Until a call waits to be answered, and no longer than the memory of this process is worth."""
-    poll = select.poll()
-    poll.register(listener, select.POLLIN)
-    poll.poll(KEEPER_DELAY * 1000)
-
-
 def become_keeper(world: World, step: s.ExecInit, descriptors: dict[str, int]) -> Never:
-    """The helper's last request: turn into the keeper, keeping only what it needs.
-
-    Where nothing but reboot(2) is to be answered that can wait: a command that ends at once is not made to share the
-    processor with an interpreter that starts.
-    """
-    arguments = keeper_arguments(world, step, {name: number for number, name in enumerate(descriptors, start=3)})
+    """The helper's last request: turn into the keeper, keeping only what it needs."""
     # first out of the way, then to numbers in a row: a target may be another's source
     moved = [(name, fcntl.fcntl(fd, fcntl.F_DUPFD, 100)) for name, fd in descriptors.items()]
-    for number, (_, fd) in enumerate(moved, start=3):
+    numbers: dict[str, int] = {}
+    for number, (name, fd) in enumerate(moved, start=3):
         os.dup2(fd, number, inheritable=True)
+        numbers[name] = number
+    # the channel to the leader too, which learns by its end that the exec succeeded
+    process.close_range(3 + len(numbers), flags=process.CLOSE_RANGE_CLOEXEC)
     signals.reset_signals()
     # until it says what it ignores: without an id map a guest that ends early sends SIGTERM to all processes, it too
     signals.block_all()
-    # the channel to the leader too, which learns by its end that the exec succeeded, or is put off
-    if descriptors.keys() == {"started", "reboot-calls"}:
-        process.close_range(3 + len(moved))
-        _wait_for_call(3 + list(descriptors).index("reboot-calls"))
-    else:
-        process.close_range(3 + len(moved), flags=process.CLOSE_RANGE_CLOEXEC)
     environment = {"PATH": "/usr/bin:/bin"}
     try:
-        os.execve(sys.executable, keeper(arguments), environment)
+        os.execve(sys.executable, keeper(keeper_arguments(world, step, numbers)), environment)
     except OSError as error:
         raise SystemFailure.from_os_error("start the keeper", error) from error

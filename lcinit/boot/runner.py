@@ -220,17 +220,14 @@ class Runner:
         elif isinstance(step, s.RunCommand):
             commands.run_outside(self.world, step, self.leader)
         elif isinstance(step, s.ExecInit):
-            # what the leader has, it has by now; what it is given for, the plan says
-            names = ["started"] + ["reboot-calls"] * self._answers_reboot() + ["console"]
-            named = dict(zip(names, descriptors, strict=False))
+            answers = handoff.reboot_step(self.world) is not None
+            names = ["started"] + ["reboot-calls"] * answers + ["console"]
+            named = dict(zip(names, descriptors, strict=False))  # the console only where there is one to relay
             if self.world.initctl_directory >= 0:
                 named["initctl"] = self.world.initctl_directory
             handoff.become_keeper(self.world, step, named)
         else:
             raise LcinitError(f"the helper was asked for {step.kind}, which is not its work")
-
-    def _answers_reboot(self) -> bool:
-        return any(isinstance(step, s.AnswerReboot) for step in self.world.plan.steps)
 
     def _summary(self, step: s.ExecInit) -> str:
         times = ", ".join(f"{name} {seconds * 1000:.0f} ms" for name, seconds in self.world.phase_seconds.items())

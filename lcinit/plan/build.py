@@ -369,7 +369,7 @@ class _Builder:
             # exec.before runs in the guest root: it gets what the guest gets, and no more
             index = next((i for i, step in enumerate(self.steps) if step.phase == "exec.before"), len(self.steps) - 1)
             self.steps.insert(index, self.steps.pop())
-        answer = answered(config, self.machine, self.supervision)
+        answer = answered(config, self.machine, self.supervision, argv[0])
         if answer is not None:
             self._add(answer)
         elif self.refusal and self.supervision is None:

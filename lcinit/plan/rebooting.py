@@ -9,15 +9,23 @@ from __future__ import annotations
 from lcinit.config.values import Config
 from lcinit.plan import steps as s
 from lcinit.plan.facts import Machine
+from lcinit.plan.inits import INITS
 from lcinit.plan.supervision import Supervision
 
 
-def answered(config: Config, machine: Machine, rules: Supervision | None) -> s.AnswerReboot | None:
+def answered(config: Config, machine: Machine, rules: Supervision | None, command: str) -> s.AnswerReboot | None:
     """The step that has the guest's reboot(2) answered; None where nobody need, or can (see `refusal`)."""
     if config.id_map is None or rules is not None or _unanswered(machine):
         return None
+    if machine.guest is not None and not may_call(machine.guest.init, command):
+        return None
     why = "the kernel refuses it to a guest in a PID namespace of the outside"
-    return s.AnswerReboot(phase="exec", machine=machine.first, why=why)
+    return s.AnswerReboot(phase="exec", command=command, machine=machine.first, why=why)
+
+
+def may_call(kind: str, command: str) -> bool:
+    """Whether a guest's command may end by reboot(2): a known init that does, or an unknown one by its name."""
+    return INITS[kind].calls_reboot or command.rpartition("/")[2] == "init"
 
 
 def refusal(config: Config, machine: Machine, rules: Supervision | None) -> str:

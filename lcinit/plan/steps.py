@@ -319,11 +319,16 @@ class AnswerReboot(Step):
     """A seccomp filter on reboot(2) alone, for PID 1 and all that it makes; the keeper answers the calls."""
 
     kind = "answer-reboot"
+    command: str
     machine: bool = False
 
     def what(self) -> str:
         """Who does it, and what it ends."""
         return "have the keeper answer reboot(2)" + (": it ends the machine" if self.machine else "")
+
+    def where(self) -> str:
+        """The guest's init."""
+        return self.command
 
 
 class ExecInit(Step):

@@ -41,6 +41,13 @@ def test_any_init_may_come_with_an_id_map_where_the_keeper_answers(kind: str) ->
     assert not [note for note in plan.notes if "reboot" in note]
 
 
+def test_a_plain_command_gets_no_keeper_for_what_it_never_calls() -> None:
+    plain = Machine(guest=Guest(init="plain", resolved="/bin/true"))
+    assert answer_of(build(MAPPED, plain, ("/bin/true",))) is None
+    assert answer_of(build(MAPPED, plain, ("/opt/init",))) is not None
+    assert answer_of(build(MAPPED, Machine(), ("/bin/true",))) is not None  # what it is, only the boot finds
+
+
 @pytest.mark.parametrize("kind", sorted(INITS))
 @pytest.mark.parametrize(("machine", "cause"), UNANSWERED)
 def test_inits_that_need_reboot_are_refused_where_nobody_answers(kind: str, machine: Machine, cause: str) -> None:
