@@ -71,6 +71,8 @@ def notes(rules: Supervision, config: Config, manager: str) -> list[str]:
         "exit": "ends the container",
     }[rules.on_reboot]
     given = "" if config.shutdown.timeout is not None else f" (auto under {manager})"
+    if rules.pid == "shared":
+        return _notes_of_a_command(rules, config)
     said = [
         f"a reboot of the guest {reboot}: on_reboot {rules.on_reboot}{auto}",
         f"a stop may take {rules.timeout:g} s{given}; then everything in the guest is killed",
@@ -78,3 +80,13 @@ def notes(rules: Supervision, config: Config, manager: str) -> list[str]:
     if rules.on_exit == "restart":
         said.append("a guest that ends by itself is started again, at growing intervals: on_exit restart")
     return said
+
+
+def _notes_of_a_command(rules: Supervision, config: Config) -> list[str]:
+    """The same for a command that shares PID 1: it is no init, and what is forwarded to it is all that it is told."""
+    timeout = config.shutdown.timeout
+    limit = "for as long as the manager waits" if timeout is None else f"{timeout:g} s, and then it is killed"
+    after = (
+        "it is started again, at growing intervals: on_exit restart" if rules.on_exit == "restart" else "lcinit ends"
+    )
+    return [f"the command may take its time after a stop signal: {limit}", f"when the command has ended {after}"]

@@ -4,27 +4,24 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
-from lcinit.supervisor.guest_state import (
-    NAMES,
-    POWERED_OFF,
-    REBOOTED,
-    WORDS,
-    Action,
-    Event,
-    Rules,
-    State,
-    transition,
-)
+from lcinit.supervisor import guest_state
+from lcinit.supervisor.guest_state import POWERED_OFF, REBOOTED, Action, Event, Rules, State, transition
 
-RULES = [Rules(on_reboot=r, on_exit=e) for r in ("restart", "propagate", "exit") for e in ("exit", "restart")]
-STATES = [State(name=name, word=word, began=began) for name in NAMES for word in (None, *WORDS) for began in (0, 1)]
+NAMES: tuple[Any, ...] = guest_state.NAMES
+WORDS: tuple[Any, ...] = guest_state.WORDS
+BOTH = (False, True)
+ON_REBOOT: tuple[Any, ...] = ("restart", "propagate", "exit")
+ON_EXIT: tuple[Any, ...] = ("exit", "restart")
+RULES = [Rules(on_reboot=r, on_exit=e) for r in ON_REBOOT for e in ON_EXIT]
+STATES = [State(name=name, word=word, began=began) for name in NAMES for word in (None, *WORDS) for began in BOTH]
 EVENTS = [
     Event(kind="started"),
     *(Event(kind="failed", status=status) for status in (0, 1, 71)),
-    *(Event(kind="asked", word=word, at_once=at_once) for word in WORDS for at_once in (False, True)),
+    *(Event(kind="asked", word=word, at_once=at_once) for word in WORDS for at_once in BOTH),
     Event(kind="unheard"),
     Event(kind="deadline"),
     *(Event(kind="exited", status=status) for status in (0, 1, 129, 130, 255)),
@@ -117,15 +114,15 @@ def test_from_every_state_with_a_guest_a_stop_request_a_deadline_and_an_end_lead
         now, _ = transition(state, Event(kind="asked", word="poweroff"), rules)
         now, _ = transition(now, Event(kind="deadline"), rules)
         assert now.name == "killing", state
-        how = "exited" if now.began else "failed"
-        now, actions = transition(now, Event(kind=how, status=137, signal=9), rules)  # type: ignore[arg-type]
+        how: Any = "exited" if now.began else "failed"
+        now, actions = transition(now, Event(kind=how, status=137, signal=9), rules)
         assert now.name == "ended"
         assert actions[0].how == "poweroff"
 
 
 @pytest.mark.parametrize("word", WORDS)
-def test_a_request_is_asked_once_and_its_deadline_runs_once(word: str) -> None:
-    asked = Event(kind="asked", word=word)  # type: ignore[arg-type]
+def test_a_request_is_asked_once_and_its_deadline_runs_once(word: Any) -> None:
+    asked = Event(kind="asked", word=word)
     state, actions = transition(State(name="running", began=True), asked, RULES[0])
     assert (state.name, state.word, kinds(actions)) == ("stopping", word, ["ask", "deadline"])
     assert actions[0].word == word
@@ -167,10 +164,10 @@ ENDS = [
 
 
 @pytest.mark.parametrize(("word", "signal", "on_reboot", "on_exit", "kind", "how"), ENDS)
-def test_what_an_end_means(word: str | None, signal: int, on_reboot: str, on_exit: str, kind: str, how: str) -> None:
-    rules = Rules(on_reboot=on_reboot, on_exit=on_exit)  # type: ignore[arg-type]
-    name = "running" if word is None else "stopping"
-    state = State(name=name, word=word, began=True)  # type: ignore[arg-type]
+def test_what_an_end_means(word: Any, signal: int, on_reboot: Any, on_exit: Any, kind: str, how: str) -> None:
+    rules = Rules(on_reboot=on_reboot, on_exit=on_exit)
+    name: Any = "running" if word is None else "stopping"
+    state = State(name=name, word=word, began=True)
     status = 128 + signal if signal else 7
     after, (action,) = transition(state, Event(kind="exited", status=status, signal=signal), rules)
     assert action.kind == kind
@@ -205,10 +202,10 @@ def test_a_request_during_the_start_ends_it_and_is_obeyed() -> None:
 
 def test_requests_during_the_back_off_do_not_wait_for_its_end() -> None:
     waiting = State(name="waiting")
-    for word in ("reboot", "restart"):
-        asked = Event(kind="asked", word=word)  # type: ignore[arg-type]
+    for word in WORDS[2:]:
+        asked = Event(kind="asked", word=word)
         assert transition(waiting, asked, RULES[0]) == (State(), (Action(kind="prepare"),))
-    for word in ("poweroff", "halt"):
-        _, (action,) = transition(waiting, Event(kind="asked", word=word), RULES[0])  # type: ignore[arg-type]
+    for word in WORDS[:2]:
+        _, (action,) = transition(waiting, Event(kind="asked", word=word), RULES[0])
         assert (action.kind, action.how) == ("end", word)
     assert transition(waiting, Event(kind="due"), RULES[0]) == (State(), (Action(kind="prepare"),))

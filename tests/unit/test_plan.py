@@ -69,6 +69,9 @@ CONFIGS = {
     "mapped": b"id_map: {users: 0 1000000 65536}\nroot: {id_map: true, read_only: true}\ninitctl: true\n",
     "bare": b"root: null\nsetup: none\nexec: [/bin/true]\n",
     "every-key": read("every-key.yml"),
+    "nested": b"id_map: {users: 0 1000000 65536}\nroot: {id_map: true}\nexec: {mode: tolerant}\n",
+    "shared": b"id_map: {users: 0 1000000 65536}\nexec: {mode: tolerant, pid: shared, command: [/bin/worker]}\n",
+    "bare-shared": b"root: null\nsetup: none\nexec: {mode: tolerant, pid: shared, command: [/bin/true]}\n",
 }
 
 
@@ -86,6 +89,11 @@ def plan_of(config: Config, machine: Machine = MACHINES["unshare"]) -> Plan:
         ("mapped", "qemu"),
         ("bare", "unshare"),
         ("every-key", "unshare"),
+        ("nested", "unshare"),
+        ("nested", "lxc"),
+        ("nested", "qemu"),
+        ("shared", "unshare"),
+        ("bare-shared", "unshare"),
     ],
 )
 def test_plan_reads_as_its_golden_file(config: str, machine: str) -> None:
