@@ -8,6 +8,7 @@ import os
 import resource
 import sys
 
+from lcinit import log
 from lcinit.boot import guard
 from lcinit.boot.console import terminal
 from lcinit.boot.keyring import leave_session_keyring
@@ -151,6 +152,32 @@ def _forget_terminal() -> None:
         except OSError as error:
             if error.errno != errno.ENOTTY:
                 raise
+
+
+def spare_keeper(world: World, pid: int) -> None:
+    """Have the shutdown of a sysvinit guest wait for no end of the keeper, which it can neither signal nor outlive.
+
+    Debian's /etc/init.d/sendsigs (initscripts) waits ten seconds for all processes but those whose PIDs it is given
+    here. Only on the tmpfs that this boot has mounted: in the guest's own files a PID would outlive its process.
+    """
+    if world.init_kind != "sysvinit" or "run" not in world.mounted:
+        return
+    try:
+        run = world.open_guest("run", os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            try:
+                os.mkdir("sendsigs.omit.d", 0o755, dir_fd=run)
+            except FileExistsError:
+                pass  # by a command of exec.before
+            file = world.open_guest("run/sendsigs.omit.d/lcinit", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+        finally:
+            os.close(run)
+        try:
+            os.write(file, f"{pid}\n".encode())
+        finally:
+            os.close(file)
+    except OSError as error:
+        log.warning(f"a shutdown of the guest will wait for the keeper: {error.strerror or error}")
 
 
 def keeper_arguments(world: World, step: s.ExecInit, descriptors: dict[str, int]) -> tuple[str, ...]:

@@ -187,6 +187,7 @@ class Runner:
             world.helper.close()
             world.reaper.forget(world.helper.pid)
             return
+        handoff.spare_keeper(world, world.helper.pid)
         reader, self.started = os.pipe2(os.O_CLOEXEC)
         handed = [reader, *(fd for fd in (world.reboot_calls, world.console_master) if fd >= 0)]
         world.helper.send(number, tuple(handed))
