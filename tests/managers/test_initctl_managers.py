@@ -1,0 +1,75 @@
+"""Runlevels over initctl against a real libvirt_lxc, whose virsh is the one manager's tool that speaks them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import pytest
+
+from tests.guests.test_handoff import MAPPED, shifted_layer
+from tests.lab.container import Container
+from tests.lab.libvirt import Libvirt
+from tests.lab.probe import await_probe
+
+TOLERANT = MAPPED + "exec: {mode: tolerant}\ninitctl: auto\n"
+UP = "echo up\n"
+
+
+@pytest.fixture
+def domain(
+    boot_root: str, guest_root: Callable[[str], str], container: Callable[..., Container], tmp_path: object
+) -> Callable[[str], Libvirt]:
+    """A running domain whose init is lcinit, beside a guest."""
+
+    def start(name: str) -> Libvirt:
+        layer = shifted_layer(f"{tmp_path}/layer", name, UP, mapped=True, after=None)
+        running = container("libvirt")
+        assert isinstance(running, Libvirt)
+        running.start(boot_root, guest_root=guest_root(name), config=TOLERANT, binds=[(layer, "/mnt/layer")])
+        await_probe(running, 30)
+        return running
+
+    return start
+
+
+def ask(running: Libvirt, verb: str) -> None:
+    """virsh shutdown or reboot, once libvirtd has heard from its controller which process is init."""
+    deadline = time.monotonic() + 10
+    while True:
+        done = running.virsh(verb, running.name, "--mode", "initctl", check=False)
+        if done.returncode == 0:
+            return
+        assert "not yet known" in done.stderr, done.stderr
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+GUESTS = ["systemd262", "sysvinit", "busybox"]
+
+
+@pytest.mark.parametrize("name", GUESTS)
+def test_virsh_shutdown_ends_guest_and_domain(name: str, domain: Callable[[str], Libvirt]) -> None:
+    running = domain(name)
+    ask(running, "shutdown")
+    assert running.wait(60).reason == "shutdown"
+    assert "poweroff was asked for by initctl" in running.console().decode(errors="replace")
+
+
+@pytest.mark.parametrize("name", GUESTS)
+def test_virsh_reboot_starts_the_guest_again(name: str, domain: Callable[[str], Libvirt]) -> None:
+    running = domain(name)
+    seen = len(running.console())
+    ask(running, "reboot")
+    await_probe(running, 60, start=seen)
+    assert "reboot was asked for by initctl" in running.console()[seen:].decode(errors="replace")
+    ask(running, "shutdown")
+    assert running.wait(60).reason == "shutdown"
+
+
+def test_the_fifo_is_where_libvirt_looks_and_not_in_the_guest(domain: Callable[[str], Libvirt]) -> None:
+    running = domain("systemd262")
+    outer = running.run("ls", "-l", "/run/initctl", "/dev/initctl").stdout.splitlines()
+    assert [line.split()[0][0] for line in outer] == ["l", "p"]
+    inner = running.run("ls", "/run/initctl", "/dev/initctl", pid=running.guest_pid1())
+    assert inner.stdout == ""
