@@ -15,6 +15,7 @@ from lcinit.plan.inits import kind_of, refuse_init
 
 _LOOKED_AT = 4 << 20
 _MOST_LINKS = 40
+_BUSYBOX_INIT = frozenset(("init", "linuxrc", "busybox"))  # names by which busybox is an init, or may be one
 
 
 def check_init(world: World, step: s.CheckInit) -> None:
@@ -55,6 +56,8 @@ def identify(root_fd: int, command: str) -> tuple[str, str]:
         if not stat.S_ISREG(os.fstat(handle).st_mode):
             raise LcinitError(f"the guest's {command} is not a regular file", exit_code=EX_CANNOT_RUN)
         kind = kind_of(resolved, b"")
+        if kind == "busybox" and command.rpartition("/")[2] not in _BUSYBOX_INIT:
+            return resolved, "plain"  # one program with many names: this is its shell, or something else of it
         return resolved, kind if kind != "plain" else kind_of(resolved, _beginning(handle, command))
     finally:
         os.close(handle)
