@@ -11,6 +11,14 @@ from lcinit.errors import SystemFailure
 from lcinit.linux import mount
 from lcinit.plan import steps as s
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import socket
+
+    from lcinit.boot.report import Report
+else:
+    import _socket as socket
+
 LARGEST_RESOLV_CONF = 64 * 1024
 
 
@@ -31,6 +39,8 @@ def host_info(world: World, step: s.HostInfo) -> None:
         try:
             for name, text in texts.items():
                 _write_new(host, name, text.encode() + b"\n", world.owner)
+            if step.notify and world.report is not None:
+                _make_notify_socket(host, world.report)
             os.fchown(host, *world.owner)
         finally:
             os.close(host)
@@ -47,6 +57,21 @@ def _write_new(directory: int, name: str, data: bytes, owner: tuple[int, int]) -
         os.fchown(file, *owner)
     finally:
         os.close(file)
+
+
+def _make_notify_socket(host: int, report: Report) -> None:
+    """The guest's $NOTIFY_SOCKET, as nspawn has it; what comes there is PID 1's to hear (sd_notify(3)).
+
+    Anybody in the guest may write to it: the kernel tells who it was, and only the init is believed.
+    """
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+        listener.bind(f"/proc/self/fd/{host}/notify")
+        os.chmod("notify", 0o666, dir_fd=host)
+        report.say("notify", descriptors=(listener.fileno(),))
+    finally:
+        listener.close()
 
 
 def _fill_machine_id(world: World, uuid: str | None) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from lcinit.control.initctl_service import InitctlService
+from lcinit.control.service import ControlServer
+from lcinit.guest.offered import Offered
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -13,11 +15,15 @@ class Services:
     """Started when the guest is up; each that cannot be had says so itself and the others go on."""
 
     def __init__(self, supervisor: Supervisor) -> None:
-        wanted = supervisor.world.config.initctl is not False
+        world = supervisor.world
+        wanted = world.config.initctl is not False
         self._initctl = InitctlService(supervisor.request) if wanted else None
+        self._control = None if world.control is None else ControlServer(Offered(supervisor), path=world.control)
 
     async def start(self) -> None:
         """All of them."""
+        if self._control is not None:
+            await self._control.start()
         if self._initctl is not None:
             await self._initctl.start()
 
@@ -30,3 +36,5 @@ class Services:
         """Serve nothing more."""
         if self._initctl is not None:
             self._initctl.close()
+        if self._control is not None:
+            self._control.close()

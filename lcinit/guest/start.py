@@ -37,7 +37,7 @@ class Start:
         """`heard` is what it has told already."""
         self.kind = "plain"
         self.owner = world.owner
-        self.pid = self.pidfd = self.root_fd = self.cgroup_fd = -1
+        self.pid = self.pidfd = self.root_fd = self.cgroup_fd = self.notify_fd = -1
         self.prepared = time.monotonic()
         self.started: float | None = None
         self.started_at: float | None = None  # unix time
@@ -106,6 +106,8 @@ class Start:
             self._about_to_exec = True
         elif message.kind == "root":
             self.root_fd = descriptors.pop()
+        elif message.kind == "notify":
+            self.notify_fd = descriptors.pop()
         elif message.kind == "console":
             self.on_console(descriptors.pop())
         elif message.kind == "error":
@@ -161,10 +163,10 @@ class Start:
                 cgroup.remove(self.cgroup_fd)
             except OSError as error:
                 log.warning(f"cgroups of the guest are left: {error.strerror}")
-        for fd in (self.pidfd, self.root_fd, self.cgroup_fd):
+        for fd in (self.pidfd, self.root_fd, self.cgroup_fd, self.notify_fd):
             if fd >= 0:
                 os.close(fd)
-        self.pidfd = self.root_fd = self.cgroup_fd = -1
+        self.pidfd = self.root_fd = self.cgroup_fd = self.notify_fd = -1
         if not self._told_all:
             asyncio.get_running_loop().remove_reader(self._reports.fileno())
             self._reports.close()

@@ -1,23 +1,24 @@
 """PID 1 while it stays: one object that has the guest's state, and acts as the pure parts decide.
 
 `supervisor.guest_state` says what an event means, `supervisor.meanings` what a signal means, `guest.ask` how the
-guest's init is asked. Requests come from signals, initctl and the control socket, and all end in `request`.
+guest's init is asked. Requests come from signals, initctl and the control socket, and all end in `request`; what the
+control socket wants besides is in `guest.offered`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 
 from lcinit import log
 from lcinit.boot import builder
 from lcinit.errors import EX_UNAVAILABLE, LcinitError
-from lcinit.guest import cgroup, status
+from lcinit.guest import cgroup
 from lcinit.guest.ask import Asker
 from lcinit.guest.console import Console
+from lcinit.guest.notify import Readiness
 from lcinit.guest.start import Start
-from lcinit.linux.signals import SIGKILL, signal_name
+from lcinit.linux.signals import signal_name
 from lcinit.supervisor.backoff import BackOff
 from lcinit.supervisor.events import EventLog
 from lcinit.supervisor.guest_state import Action, Event, Rules, State, transition
@@ -38,11 +39,12 @@ if TYPE_CHECKING:
     from lcinit.supervisor.reaper import Status
 
 PROGRESS = 5.0  # seconds between two lines that say what is waited for
+LOG_LINES = 1000  # of lcinit's own that are kept for those who ask
 HISTORY = 100  # starts that are remembered
 
 
 class Supervisor:
-    """One guest, from its first start to the last end. Offers what control.manager.Supervised names."""
+    """One guest, from its first start to the last end."""
 
     def __init__(self, world: World, number: int, forked: tuple[int, Reports], heard: Heard) -> None:
         """`number` is the step at which a builder begins; `forked` the first one, which works already, `heard` what
@@ -51,6 +53,7 @@ class Supervisor:
         rules = world.plan.supervision
         if rules is None:
             raise AssertionError("a plan that hands over has nothing to supervise")
+        log.keep(LOG_LINES)
         self.world = world
         self.rules: Supervision = rules
         self.events = EventLog()
@@ -72,6 +75,7 @@ class Supervisor:
         self._asker: Asker | None = None
         self._timers: list[TimerHandle] = []
         self._services: Any = None
+        self._readiness: Readiness | None = None
         self._done: asyncio.Future[Action]
         self._work: set[asyncio.Task[None]] = set()
         self._signals = SignalStream(world.reaper, self._take_signal)
@@ -111,68 +115,9 @@ class Supervisor:
         self.stop_origin = origin
         self._happen(Event(kind="asked", word=word, at_once=at_once))  # type: ignore[arg-type]
 
-    def signal(self, number: int, whom: str = "init") -> int:
-        """Signal the guest's init, or "all" its processes; how many were signalled. Raises LcinitError for no guest."""
-        current = self._running()
-        if whom == "init":
-            current.signal(number)
-            return 1
-        if number == SIGKILL and cgroup.kill(current.cgroup_fd):
-            return len(cgroup.processes(current.cgroup_fd)) or 1
-        return self._signal_all(current, number)
-
-    def freeze(self) -> None:
-        """Stop every process of the guest until `thaw`. Raises LcinitError where the kernel cannot."""
-        self._set_frozen(True)
-
-    def thaw(self) -> None:
-        """Let the guest go on."""
-        self._set_frozen(False)
-
-    def set_log_level(self, level: str) -> None:
-        """Say more or less from now on."""
-        log.set_level(level)
-        self.events.record("log-level-changed", level=level)
-
     def reexec(self) -> None:
         """Replace this lcinit by the one that is installed now, without touching the guest."""
         raise LcinitError("reexec is not part of this version", exit_code=EX_UNAVAILABLE)
-
-    def status(self) -> dict[str, Any]:
-        """Everything that is known of the guest, for JSON."""
-        return status.as_data(self)
-
-    def plan(self) -> dict[str, Any]:
-        """The steps of every start, as `lcinit plan --json` prints them."""
-        from lcinit.plan import show
-
-        return show.as_data(self.world.plan, os.getpid())
-
-    def _running(self) -> Start:
-        if self.current is None or self.current.started is None:
-            raise LcinitError("there is no running guest", exit_code=EX_UNAVAILABLE)
-        return self.current
-
-    def _signal_all(self, current: Start, number: int) -> int:
-        count = 0
-        for pid in cgroup.processes(current.cgroup_fd) or [current.pid]:
-            try:
-                os.kill(pid, number)
-                count += 1
-            except ProcessLookupError:
-                continue
-        return count
-
-    def _set_frozen(self, frozen: bool) -> None:
-        if not cgroup.set_frozen(self._running().cgroup_fd, frozen):
-            raise LcinitError(
-                "the guest has no cgroup that can be frozen",
-                hint="it takes a cgroup2 hierarchy that PID 1 may write to, see `lcinit doctor`",
-                exit_code=EX_UNAVAILABLE,
-            )
-        if self.frozen != frozen:
-            self.frozen = frozen
-            self.events.record("frozen" if frozen else "thawed")
 
     # what happens
 
@@ -256,9 +201,17 @@ class Supervisor:
         say(f"the guest's {current.name} is up as process {current.pid} ({times})")
         self.events.record("guest-started", pid=current.pid, init=current.kind, timings=current.phases)
         self._asker = Asker(current, self.world.config.exec.stop, asyncio.get_running_loop(), self._answered)
+        if current.kind == "systemd" and current.notify_fd >= 0:
+            self.ready = False
+        self._readiness = Readiness(current, self._is_ready)
         self._happen(Event(kind="started"))
         if self._services is None:
             asyncio.get_running_loop().call_soon(self._serve)
+
+    def _is_ready(self) -> None:
+        self.ready = True
+        log.info("the guest is ready")
+        self.events.record("guest-ready")
 
     def _failed(self, code: int) -> None:
         current = self.current
@@ -322,6 +275,9 @@ class Supervisor:
             lived = time.monotonic() - ended.started if ended.started is not None else 0.0
             await self.console.drain()
             self.console.detach()
+            if self._readiness is not None:
+                self._readiness.close()
+                self._readiness = None
             ended.close()
             await self._run_after()
         if action.kind == "prepare":

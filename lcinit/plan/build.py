@@ -190,7 +190,9 @@ class _Builder:
                 self._mount(fstype, target, "outside", attributes=attributes, why=f"{namespace} namespace is shared")
         if "cgroup" not in self.new:
             self._mount_cgroup("outside")
-        self._add(s.HostInfo(phase="setup", manager=self._manager_word(), uuid=self.machine.container_uuid))
+        manager = self.machine.container or "lcinit"
+        uuid = self.machine.container_uuid
+        self._add(s.HostInfo(phase="setup", manager=manager, uuid=uuid, notify=self.nested))
         for mount in config.mounts:
             self._add(
                 s.MountExtra(
@@ -381,7 +383,7 @@ class _Builder:
             step(
                 phase="exec",
                 argv=argv,
-                environment=guest_environment(config, self.machine, self.manager),
+                environment=guest_environment(config, self.machine, self.manager, notify=self.nested and self.set_up),
                 limits=config.limits,
                 user=config.exec.user,
                 group=config.exec.group,
@@ -390,6 +392,3 @@ class _Builder:
                 stop=config.exec.stop,
             )
         )
-
-    def _manager_word(self) -> str:
-        return self.machine.container or "lcinit"

@@ -213,15 +213,23 @@ class MaskPaths(Step):
 
 
 class HostInfo(Step):
-    """What systemd.io/CONTAINER_INTERFACE promises under /run/host, and the machine id."""
+    """What systemd.io/CONTAINER_INTERFACE promises under /run/host, and the machine id.
+
+    `notify`: with the socket on which the guest's init tells PID 1 that it is ready.
+    """
 
     kind = "host-info"
     manager: str
     uuid: str | None
+    notify: bool = False
 
     def what(self) -> str:
         """The files."""
-        return f"say container-manager={self.manager}" + (f", container-uuid={self.uuid}" if self.uuid else "")
+        return (
+            f"say container-manager={self.manager}"
+            + (f", container-uuid={self.uuid}" if self.uuid else "")
+            + (", and hear when it is ready" if self.notify else "")
+        )
 
     def where(self) -> str:
         """The directory."""

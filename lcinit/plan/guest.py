@@ -31,8 +31,15 @@ def command(config: Config, arguments: tuple[str, ...], *, override_exec: bool) 
     return (*config.exec.command, *arguments)
 
 
-def guest_environment(config: Config, machine: Machine, manager: str) -> tuple[tuple[str, str], ...]:
+NOTIFY_SOCKET = "/run/host/notify"
+
+
+def guest_environment(
+    config: Config, machine: Machine, manager: str, *, notify: bool = False
+) -> tuple[tuple[str, str], ...]:
     """The whole environment of the guest's init, sorted: nothing reaches it that is not named here.
+
+    `notify`: its readiness is told to lcinit, and the manager's own socket is out of its reach.
 
     `container` keeps the manager's value, and is "lcinit" where there is none (systemd.io/CONTAINER_INTERFACE).
     """
@@ -47,6 +54,8 @@ def guest_environment(config: Config, machine: Machine, manager: str) -> tuple[t
     environment = {"PATH": DEFAULT_PATH, "TERM": "linux"}
     environment.update(passed)
     environment["container"] = machine.container or "lcinit"
+    if notify:
+        environment["NOTIFY_SOCKET"] = NOTIFY_SOCKET
     if machine.container_uuid:
         environment["container_uuid"] = machine.container_uuid
     environment.update(config.environment)
