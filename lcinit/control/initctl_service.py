@@ -5,7 +5,7 @@ The FIFO stands at the first of `places` where it can be made, and the other pla
 
 Nothing is polled. A pipe that is open for writing too never ends, so its readers are not woken by a writer's close;
 that somebody replaced it is told by SIGIO (see `fifo`), whose receiver calls `look`. A flood costs one read in each
-PAUSE: its writers wait for the pipe, and no request is lost, because nothing is read that is not acted on.
+PAUSE, after a BURST: its writers wait for the pipe, and no request is lost, because all that is read is acted on.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
 PLACES = ("/run/initctl", "/dev/initctl")
 READ_SIZE = 64 * 1024  # a pipe's capacity: one read empties it
-PAUSE = 0.02  # seconds between two reads: a flood is read at 3 MiB, or 8,500 requests, a second
+BURST = 64  # reads without a pause: more than ten thousand requests
+PAUSE = 0.02  # seconds between two reads from then on: a flood is read at 3 MiB, or 8,500 requests, a second
 LOOK_PAUSE = 0.1  # seconds between two looks at the places
 FIRST_RETRY, LAST_RETRY = 5.0, 600.0  # seconds until a FIFO that cannot be made is tried again: doubled each time
 
@@ -145,6 +146,7 @@ class InitctlService:
         self._said = ""  # the problems that were told
         self._without = False
         self._limit = RateLimit()
+        self._pace = RateLimit(BURST, PAUSE)
 
     @property
     def place(self) -> str | None:
@@ -244,9 +246,10 @@ class InitctlService:
     # the FIFO
 
     def _ready(self, loop: AbstractEventLoop) -> None:
-        """One read, then a pause: writers that flood wait for the pipe, not the other way round."""
-        loop.remove_reader(self._fd)
-        self._rest = loop.call_later(PAUSE, self._rested, loop)
+        """One read, and a pause when there were many: writers that flood wait for the pipe, not PID 1 for them."""
+        if not self._pace.take(loop.time()):
+            loop.remove_reader(self._fd)
+            self._rest = loop.call_later(PAUSE, self._rested, loop)
         self._read()
 
     def _rested(self, loop: AbstractEventLoop) -> None:

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from lcinit.control.initctl import runlevel_request
+from lcinit.control.initctl_service import BURST
 
 # What PID 1 does around the service: signals through a signalfd, SIGIO and SIGUSR1 to look(), SIGTERM the end.
 SERVER = r"""
@@ -115,11 +116,15 @@ class Server:
         self.process.send_signal(signal.SIGUSR2)  # it writes what it has
         return [line.split()[0] for line in self.heard().splitlines() if line.endswith(" initctl")]
 
-    def write_in_its_pause(self, data: bytes) -> None:
-        """Write one request and, while the service does not look at the FIFO because of it, the others."""
-        self.write(POWEROFF)
-        assert wait_until(lambda: pending(self.fifo) == 0)
-        self.write(data)
+    def write_in_its_pause(self, data: bytes) -> int:
+        """Write so often that it pauses, and then the data while it does not look; how many requests came before."""
+        for count in range(BURST + 20):
+            time.sleep(0.002)
+            if pending(self.fifo):
+                self.write(data)
+                return count
+            self.write(POWEROFF)
+        raise AssertionError("it does not pause")
 
     def write(self, data: bytes, fifo: Path | None = None) -> None:
         fd = os.open(fifo or self.fifo, os.O_WRONLY | os.O_NONBLOCK)
