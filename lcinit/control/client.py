@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import struct
 
 from lcinit.control.manager import INTERFACE
 from lcinit.control.varlink import SERVICE, BrokenMessage, message, parse
@@ -34,12 +35,15 @@ class Client:
         self._timeout = timeout
         self._received = bytearray()
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-        self._socket.settimeout(timeout)
+        # not settimeout: a connect(2) that must not wait fails at once where others wait to be let in (EAGAIN)
+        patience = struct.pack("=qq", int(timeout), int(timeout % 1 * 1_000_000))
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, patience)
         try:
             self._socket.connect(path)
         except OSError as error:
             self._socket.close()
             raise self._unreachable(error) from error
+        self._socket.settimeout(timeout)
 
     def __enter__(self) -> Self:
         return self
@@ -128,7 +132,9 @@ class Client:
                 "PID 1 was handed to takes initctl requests alone",
             )
         if isinstance(error, (BlockingIOError, TimeoutError)):
-            return SystemFailure(f"lcinit does not take clients on {self.path} now", hint="try again")
+            return SystemFailure(
+                f"lcinit takes no client on {self.path} within {self._timeout:.0f} s", hint="try again"
+            )
         return SystemFailure.from_os_error(f"talk to lcinit on {self.path}", error)
 
 

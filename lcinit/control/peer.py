@@ -25,7 +25,10 @@ _UCRED = struct.Struct("=iII")  # struct ucred: pid, uid, gid
 
 
 def own_namespace() -> tuple[int, int]:
-    """Device and inode of this process' user namespace. Raises OSError where there is no procfs."""
+    """Device and inode of this process' user namespace. Raises OSError where there is no procfs of its PID namespace:
+    in another one the numbers that the kernel tells of peers are those of other processes."""
+    if os.readlink("/proc/self") != str(os.getpid()):
+        raise OSError(errno.ENOENT, "it shows another PID namespace", "/proc")
     return _namespace("self")
 
 

@@ -177,9 +177,10 @@ class Rig:
         os.close(console)
         os.set_blocking(self._console, False)
         with open(ready, "rb") as file:
-            if file.read() != b"ready":
-                self.__exit__(None, None, None)
-                raise AssertionError(f"the server did not start: {self.output!r}")
+            started = file.read() == b"ready"  # to its end: the server has closed it, too
+        if not started:
+            self.__exit__(AssertionError, None, None)
+            raise AssertionError(f"the server did not start: {self.output!r}")
         return self
 
     def _serve(self, told: int) -> None:

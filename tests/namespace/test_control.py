@@ -32,8 +32,8 @@ def rig(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Rig]:
 
 def _raw(rig: Rig) -> socket.socket:
     peer = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    peer.settimeout(5)
     peer.connect(rig.path)
+    peer.settimeout(5)
     return peer
 
 
@@ -339,6 +339,15 @@ def test_nobody_there_is_a_clear_error(tmp_path: Path) -> None:
     with pytest.raises(NotServed, match=r"nobody serves .*/control; it does with exec.mode: tolerant") as caught:
         Client(str(tmp_path / "control"))
     assert caught.value.exit_code == 71
+
+
+def test_a_server_that_lets_nobody_in_is_a_clear_error(tmp_path: Path) -> None:
+    path = str(tmp_path / "control")
+    with socket.socket(socket.AF_UNIX) as full:
+        full.bind(path)
+        full.listen(0)
+        with Client(path), pytest.raises(LcinitError, match=r"takes no client on .* within 0 s; try again"):
+            Client(path, timeout=0.2)
 
 
 def test_a_server_that_does_not_answer_is_a_clear_error(tmp_path: Path) -> None:
