@@ -26,6 +26,7 @@ PURE = (
     "control/ratelimit.py",
     "control/reboot_call.py",
     "control/stopping.py",
+    "control/varlink.py",
     "guest/asking.py",
     "tools/contain_options.py",
     "tools/id_ranges.py",
