@@ -113,6 +113,8 @@ def take_cgroup(world: World, step: s.TakeCgroup) -> None:
                 _leave(directory, os.getppid())
             if step.controllers:
                 _enable_controllers(directory)
+            if step.how in ("own", "child"):
+                world.keeper_parent = os.dup(directory)
             if step.how in ("child", "leaf"):
                 child = _make_child(directory, enter=step.how == "child")
                 os.close(directory)
@@ -125,6 +127,22 @@ def take_cgroup(world: World, step: s.TakeCgroup) -> None:
             os.close(directory)
     finally:
         os.close(hierarchy)
+
+
+def make_keeper_cgroup(world: World) -> int:
+    """A handle of a new cgroup for the process that will be the keeper; -1 where it does well without.
+
+    systemd moves what it finds beside itself into its init.scope, where the guest may freeze or kill it: so it is put
+    beside the guest's cgroup, or into a child where the guest has PID 1's own. That child outlives the boot, and other
+    inits leave the keeper where it is.
+    """
+    parent, world.keeper_parent = world.keeper_parent, -1
+    if parent < 0:
+        return -1
+    try:
+        return _make_child(parent, enter=False) if world.init_kind == "systemd" else -1
+    finally:
+        os.close(parent)
 
 
 def _controllers(directory: int) -> list[str]:

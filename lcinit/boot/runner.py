@@ -127,7 +127,7 @@ class Runner:
                 await commands.run_command(world, step)
         elif isinstance(step, s.StartHelper):
             namespaces.forbid_dumping()
-            world.helper = helper.start(self.perform)
+            world.helper = helper.start(self.perform, cgroups.make_keeper_cgroup(world))
         elif isinstance(step, s.WriteIdMap):
             self._helper().ask(number)
             namespaces.become_root(world)

@@ -56,6 +56,7 @@ class World:
         self.console_master = -1
         self.console_slave = -1
         self.reboot_calls = -1
+        self.keeper_parent = -1
         self.outer_environment = dict(os.environ)
         self.guest_environment: tuple[tuple[str, str], ...] = ()
         self.reaper = Reaper()
