@@ -89,6 +89,8 @@ def forget_loop() -> None:
     events = sys.modules.get("asyncio.events")
     if events is not None:
         events._set_running_loop(None)
+        # uvloop has set one of the parent's descriptors, and a loop of the fork's own would set it again at its end
+        sys.modules["signal"].set_wakeup_fd(-1)
 
 
 def run(coroutine: Coroutine[Any, None, T], *, fast: bool = False) -> T:
