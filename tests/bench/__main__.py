@@ -11,16 +11,18 @@ import os
 import shutil
 import sys
 import tempfile
+from collections.abc import Sequence
 from functools import partial
 
 from lcinit.linux import namespaces
-from tests.bench import boot, load
-from tests.bench.runs import Row, remove_cgroups
+from tests.bench import boot, load, quiet, requests
+from tests.bench.runs import Failed, Row, remove_cgroups
 from tests.bench.stage import Stage
 from tests.lab.boot_root import boot_root
 from tests.lab.container import cgroup2_mount
 
-BENCHES = {"boot": boot.run, "reaping": load.reaping, "signals": load.signals}
+STAGED = {"boot": boot.run, "reaping": load.reaping, "signals": load.signals, "initctl": requests.run}
+BENCHES = (*STAGED, "idle")
 
 
 def main() -> int:
@@ -34,35 +36,54 @@ def main() -> int:
         print("make bench: as root, please: it starts containers", file=sys.stderr)
         return 77
     root = boot_root()
+    wanted = options.only or BENCHES
+    table = []
+    try:
+        if any(name in STAGED for name in wanted):
+            table += staged(root, [name for name in wanted if name in STAGED], max(7, options.rounds))
+        if "idle" in wanted:
+            table += quiet.run(root, partial(_progress, "idle"))
+    except Failed as error:
+        print(f"make bench: {error}", file=sys.stderr)
+        return 1
+    show(table, options.json)
+    return 0
+
+
+def staged(root: str, names: Sequence[str], rounds: int) -> list[Row]:
+    """The measurements that start programs themselves, in a process with namespaces of its own."""
     directory = tempfile.mkdtemp(prefix="lcinit-bench-")
     os.chmod(directory, 0o755)  # lxc-start walks there as the mapped root
+    results = os.path.join(directory, "results")
     cgroup = os.path.join(cgroup2_mount(), f"lcinit-bench-{os.getpid()}")
     os.mkdir(cgroup)
     handle = os.open(cgroup, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     flags = namespaces.CLONE_NEWPID | namespaces.CLONE_NEWNS | namespaces.CLONE_NEWNET | namespaces.CLONE_INTO_CGROUP
     pid, _ = namespaces.clone3(flags, cgroup_fd=handle)
     if pid == 0:
-        status = 1
         try:
             stage = Stage(directory, root)
-            table = []
-            for name in options.only or BENCHES:
-                table += BENCHES[name](stage, max(7, options.rounds), partial(_progress, name))
-            show(table, options.json)
-            status = 0
-        except KeyboardInterrupt:
-            status = 130
-        finally:
-            sys.stdout.flush()
-            if status not in (0, 130):
+            table = [row for name in names for row in STAGED[name](stage, rounds, partial(_progress, name))]
+            with open(results, "w") as file:
+                json.dump(table, file)
+            os._exit(0)
+        except BaseException as error:
+            if isinstance(error, Failed):
+                print(f"make bench: {error}", file=sys.stderr, flush=True)
+            elif not isinstance(error, KeyboardInterrupt):
                 sys.excepthook(*sys.exc_info())
-            os._exit(status)
+        finally:
+            os._exit(1)
     try:
         _, status = os.waitpid(pid, 0)
+        if status:
+            raise Failed("a measurement failed")
+        with open(results) as file:
+            return [Row(*values) for values in json.load(file)]
     finally:
+        os.close(handle)
         remove_cgroups(cgroup)
         shutil.rmtree(directory)
-    return os.waitstatus_to_exitcode(status)
 
 
 def _progress(name: str, text: str) -> None:
@@ -72,14 +93,14 @@ def _progress(name: str, text: str) -> None:
 
 def show(table: list[Row], path: str) -> None:
     """The table, and the JSON file."""
-    print(f"{'what':<24} {'lcinit':>12} {'peer':<40} {'peer':>12} {'ratio':>6} {'budget':>6} met")
+    print(f"{'what':<29} {'lcinit':>9} {'peer':<38} {'peer':>9} {'ratio':>6} {'budget':>6} met")
     for row in table:
         value = "" if row.value is None else f"{row.value:.1f} {row.unit}"
         ratio = "" if row.ratio is None else f"{row.ratio:.2f}"
         budget = "" if row.budget is None else f"{row.budget:.2f}"
         met = {None: "", True: "yes", False: "NO"}[row.met]
-        own = f"{row.lcinit:.1f} {row.unit}"
-        print(f"{row.what:<24} {own:>12} {row.peer:<40} {value:>12} {ratio:>6} {budget:>6} {met}".rstrip())
+        own = f"{row.lcinit:.1f} {row.unit}".rstrip()
+        print(f"{row.what:<29} {own:>9} {row.peer:<38} {value:>9} {ratio:>6} {budget:>6} {met}".rstrip())
     with open(path, "w") as file:
         json.dump([{**row._asdict(), "ratio": row.ratio, "met": row.met} for row in table], file, indent=2)
         file.write("\n")
