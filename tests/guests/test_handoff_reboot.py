@@ -8,6 +8,7 @@ import pytest
 
 from tests.guests.test_handoff import FACTS, MAPPED, POWEROFF_DEATH, REBOOT_DEATH, boot, shifted_layer
 from tests.lab.container import Container
+from tests.lab.managers import LXC
 from tests.lab.probe import await_probe
 
 INITS = ("systemd252", "systemd257", "systemd262", "busybox", "sysvinit")
@@ -32,3 +33,88 @@ def test_an_end_from_inside_is_what_the_manager_sees(
     assert result.values("missing") == []
     assert result.value("uid_map") == "0 1000000 65536"
     assert running.wait(30).status == status
+
+
+@pytest.mark.parametrize("name", ["systemd252", "sysvinit", "busybox"])
+def test_a_reboot_from_inside_has_lxc_start_the_guest_again(
+    name: str,
+    boot_root: str,
+    guest_root: Callable[[str], str],
+    container: Callable[..., Container],
+    tmp_path: object,
+) -> None:
+    layer = shifted_layer(f"{tmp_path}/layer", name, FACTS, mapped=True, after="reboot")
+    running = container("lxc")
+    running.start(boot_root, guest_root=guest_root(name), config=MAPPED, binds=[(layer, "/mnt/layer")])
+    await_probe(running, 20)
+    seen = len(running.console())
+    again = await_probe(running, 20, start=seen)
+    assert again.value("uid_map") == "0 1000000 65536"
+
+
+@pytest.mark.parametrize(("after", "status"), [("poweroff", 0), ("reboot", 133)])
+@pytest.mark.parametrize("name", ["systemd257", "sysvinit"])
+def test_systemd_nspawn_tells_reboot_from_poweroff(
+    name: str,
+    after: str,
+    status: int,
+    boot_root: str,
+    guest_root: Callable[[str], str],
+    container: Callable[..., Container],
+    tmp_path: object,
+) -> None:
+    layer = shifted_layer(f"{tmp_path}/layer", name, FACTS, mapped=True, after=after)
+    running = container("nspawn")
+    running.start(boot_root, guest_root=guest_root(name), config=MAPPED, binds=[(layer, "/mnt/layer")])
+    await_probe(running, 20)
+    assert running.wait(30).status == status
+
+
+def test_the_shutdown_of_sysvinit_knows_the_keeper(
+    boot_root: str, guest_root: Callable[[str], str], container: Callable[..., Container], tmp_path: object
+) -> None:
+    script = 'spared=$(cat /run/sendsigs.omit.d/*)\necho "spared $spared $(cat /proc/$spared/comm)"\n'
+    layer = shifted_layer(f"{tmp_path}/layer", "sysvinit", script, mapped=True)
+    running = boot(container, boot_root, guest_root("sysvinit"), layer, MAPPED)
+    result = await_probe(running, 15)
+    assert result.value("spared").split()[1:] == ["lcinit-keeper"]
+    assert running.wait(30).status == POWEROFF_DEATH
+
+
+@pytest.mark.parametrize("manager", ["unshare", "lxc"])
+def test_systemd_leaves_the_keeper_where_it_is(
+    manager: str,
+    boot_root: str,
+    guest_root: Callable[[str], str],
+    container: Callable[..., Container],
+    tmp_path: object,
+) -> None:
+    script = """\
+keeper=$(grep -lx lcinit-keeper /proc/[0-9]*/comm)
+echo "keeper $(grep ^0:: "${keeper%comm}cgroup")"
+echo "init $(grep ^0:: /proc/1/cgroup)"
+"""
+    layer = shifted_layer(f"{tmp_path}/layer", "systemd252", script, mapped=True)
+    running = container(manager)
+    running.start(boot_root, guest_root=guest_root("systemd252"), config=MAPPED, binds=[(layer, "/mnt/layer")])
+    result = await_probe(running, 20)
+    assert result.value("init") == "0::/init.scope"
+    assert result.value("keeper").startswith("0::/lcinit-")
+    running.wait(30)
+
+
+class WithoutBoot(LXC):
+    extra = ("lxc.cap.drop = sys_boot",)
+
+
+def test_an_init_that_needs_reboot_is_refused_where_nobody_may_answer(
+    boot_root: str, guest_root: Callable[[str], str], container: Callable[..., Container], tmp_path: object
+) -> None:
+    layer = shifted_layer(f"{tmp_path}/layer", "sysvinit", FACTS, mapped=True)
+    running = container(WithoutBoot)
+    running.start(boot_root, guest_root=guest_root("sysvinit"), config=MAPPED, binds=[(layer, "/mnt/layer")])
+    running.expect("cannot end without reboot", 20)
+    text = running.console().decode()
+    assert "sysvinit" in text
+    assert "CAP_SYS_BOOT" in text
+    assert "exec.mode: tolerant" in text
