@@ -51,17 +51,17 @@ def show_records(
         replies: Iterator[dict[str, Any]]
         follows = bool(parameters.get("follow"))
         replies = client.stream(method, **parameters) if follows else iter([client.call(method, **parameters)])
-        first = True
+        expects = bool(parameters.get("after"))  # what is older than the first is no loss to who asks for all
         try:
             for reply in replies:
-                if reply["missed"] and not first:
+                if reply["missed"] and expects:
                     _say_missed(reply["missed"], name)
                 for record in reply[name]:
                     if as_json:
                         show_json(record)
                     else:
                         print(text(record), flush=follows)
-                first = False
+                expects = True
         except KeyboardInterrupt:
             return EX_INTERRUPTED
     return 0

@@ -6,6 +6,7 @@ Everything that is shown may hold what the guest chose: whatever could move a cu
 from __future__ import annotations
 
 import json
+import shlex
 import textwrap
 import time
 
@@ -42,7 +43,7 @@ def _facts(report: dict[str, Any], now: float) -> Iterable[tuple[str, str]]:
         yield "guest", _guest(guest)
         command = guest.get("command")
         if command and command != [guest.get("init")]:
-            yield "command", _words(command)
+            yield "command", shlex.join(map(str, command)) if isinstance(command, list) else str(command)
         if guest.get("id_map"):
             yield "ids", _ids(guest["id_map"])
         yield "cgroup", _cgroup(guest)
