@@ -43,6 +43,12 @@ class History:
         """The records kept whose number is greater, oldest first."""
         return [entry for entry in self._records if entry["seq"] > after]
 
+    def restore(self, records: list[Entry], last: int) -> None:
+        """Go on where another history ended: its records, and the number of its newest."""
+        self._records[:0] = records
+        del self._records[: -self.capacity]
+        self.last = max(self.last, last)
+
     def subscribe(self, listener: Listener) -> Callable[[], None]:
         """Call `listener` with each record from now on; call what is returned to end that (any number of times)."""
 

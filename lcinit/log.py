@@ -135,6 +135,12 @@ def kept() -> list[dict[str, Any]]:
     return [] if _log.history is None else _log.history.since()
 
 
+def restore(records: list[dict[str, Any]]) -> None:
+    """Keep these too, as the older ones. Needs `keep`."""
+    if _log.history is not None and records:
+        _log.history.restore(records, records[-1]["seq"])
+
+
 def subscribe(callback: Callable[[dict[str, Any]], object]) -> Callable[[], None]:
     """Call `callback` with every record from now on; the function returned ends that. Needs `keep`.
 

@@ -49,6 +49,7 @@ def init(
         for warning in plan.warnings:
             log.warning(warning)
         world = World(config, plan, guest_root_owner(config), root_of(config), main)
+        world.machine = machine
         if plan.supervision is not None:
             return stay(world)
         run(_boot(world))

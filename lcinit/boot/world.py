@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from lcinit.boot.report import Report
     from lcinit.config.values import Config
     from lcinit.plan.build import Plan
+    from lcinit.plan.facts import Machine
     from lcinit.plan.steps import RunCommand
 
 
@@ -29,7 +30,7 @@ class World:
     the guest's user namespace, `pivoted` once the boot root is out of reach. `main` is lcinit's own entry point, for
     commands that are tools of ours. `report` tells PID 1 what the builder and the leader of a nested guest have done;
     `guest_cgroup` is the directory in which that leader is born. `control` is where the control socket stands, None
-    for none.
+    for none. `machine` is what the plan was made for.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class World:
         self.console_slave = -1
         self.reboot_calls = -1
         self.keeper_parent = -1
+        self.machine: Machine | None = None
         self.outer_environment = dict(os.environ)
         self.guest_environment: tuple[tuple[str, str], ...] = ()
         self.reaper = Reaper()

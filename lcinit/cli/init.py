@@ -78,6 +78,10 @@ def run(args: list[str], program: str) -> int:
             pid1_only = False
         else:
             raise UsageError(f"unknown option {word}", hint=f"`{program} --help` lists them; -- ends options")
+    handed = os.environ.pop("LCINIT_STATE_FD", None)
+    if handed is not None:
+        refuse_setuid()
+        return _take_over(handed, config, tuple(rest), override_exec=override)
     if os.getpid() != 1 and pid1_only and len(rest) == 1 and rest[0] in RUNLEVELS and config is None:
         from lcinit.cli import telinit
 
@@ -108,6 +112,16 @@ def _stay(world: World) -> int:
 
     # the interpreter's own end would take longer than the guest's
     os._exit(stay(world))
+
+
+def _take_over(handed: str, config: str | None, arguments: tuple[str, ...], *, override_exec: bool) -> int:
+    """`lcinit reexec`: this process was another lcinit a moment ago. The names are those of guest.reexec."""
+    from lcinit.cli.main import main
+    from lcinit.guest import takeover
+
+    rehearsal = os.environ.pop("LCINIT_REHEARSAL", None) is not None
+    invocation = takeover.Invocation(config, arguments, override_exec=override_exec, main=main)
+    return takeover.run(handed, invocation, rehearsal=rehearsal)
 
 
 def take_streams() -> None:

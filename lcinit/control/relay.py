@@ -164,6 +164,15 @@ class Relay:
         self._input += taken
         return len(taken)
 
+    def held(self) -> tuple[bytes, bytes]:
+        """What was read and not passed on yet: output of the guest, input for it."""
+        return bytes(self._output), bytes(self._input)
+
+    def hold(self, output: bytes, entered: bytes) -> None:
+        """Begin with what another relay of the same pty held."""
+        self._output[:0] = output
+        self._input[:0] = entered
+
     def set_window_size(self, rows: int, columns: int) -> None:
         """The guest's terminal alone; the manager's stays as it is."""
         fcntl.ioctl(self._master, termios.TIOCSWINSZ, struct.pack("=HHHH", rows, columns, 0, 0))

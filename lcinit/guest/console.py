@@ -54,17 +54,42 @@ class Console:
         """Whether a pty is relayed now."""
         return self._relay is not None
 
-    def attach(self, master: int) -> None:
-        """Relay this pty's master, which belongs to the console from now on. Needs the loop."""
+    def attach(self, master: int, held: tuple[bytes, bytes] = (b"", b"")) -> None:
+        """Relay this pty's master, which belongs to the console from now on. Needs the loop.
+
+        `held` is what another relay of it had read.
+        """
         self.detach()
         self._master = master
         self._relay = Relay(master, 0, 1, self._output)
+        self._relay.hold(*held)
         self._poll = select.epoll()
         self._relay.register(self._poll)
         asyncio.get_running_loop().add_reader(self._poll.fileno(), self._ready)
         if self._terminal:
             log.set_raw_terminal(True)
         self._pump()
+
+    def facts(self) -> dict[str, Any]:
+        """All but the pty itself, for an lcinit that takes over, as JSON types."""
+        output, entered = self._relay.held() if self._relay is not None else (b"", b"")
+        return {
+            "terminal": {str(fd): [*each[:6], [_number(c) for c in each[6]]] for fd, each in self._terminal.items()},
+            "scrollback": self._kept.decode("latin-1"),
+            "output": output.decode("latin-1"),
+            "input": entered.decode("latin-1"),
+        }
+
+    def master(self) -> int:
+        """The pty's master; -1 where none is attached."""
+        return self._master
+
+    def take_over(self, facts: dict[str, Any], master: int) -> None:
+        """Go on as the console that told these facts; `master` is its pty's, -1 for none. Needs the loop."""
+        self._terminal = {int(fd): [*each[:6], [bytes([c]) for c in each[6]]] for fd, each in facts["terminal"].items()}
+        self._kept += facts["scrollback"].encode("latin-1")
+        if master >= 0:
+            self.attach(master, (facts["output"].encode("latin-1"), facts["input"].encode("latin-1")))
 
     def detach(self) -> None:
         """Close the pty: whoever still has the other end in the guest is hung up."""
@@ -155,6 +180,10 @@ class Console:
         else:
             return
         self._timer = asyncio.get_running_loop().call_later(delay, self._pump)
+
+
+def _number(character: bytes | int) -> int:
+    return character if isinstance(character, int) else character[0]
 
 
 def _terminal_settings() -> dict[int, Any]:

@@ -37,6 +37,14 @@ class Heard:
         self.signals: list[SignalInfo] = []
 
 
+class First:
+    """The first start, with what was heard of it."""
+
+    def __init__(self, forked: tuple[int, Reports], heard: Heard) -> None:
+        self.forked = forked
+        self.heard = heard
+
+
 class Early:
     """One wait by hand for the start `forked`."""
 

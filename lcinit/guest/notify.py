@@ -62,13 +62,17 @@ class Readiness:
     lcinit's own manager is told the same.
     """
 
-    def __init__(self, start: Start, on_ready: Callable[[], None]) -> None:
-        """Takes the descriptor of `start`'s socket over. `on_ready` is called once, for an init that says so."""
+    def __init__(self, start: Start, on_ready: Callable[[], None], *, told: bool = False) -> None:
+        """Takes the descriptor of `start`'s socket over. `on_ready` is called once, for an init that says so; not if
+        it was `told` before.
+        """
         self._on_ready = on_ready
-        self._told = start.kind != "systemd" or start.notify_fd < 0
+        self._told = told
         self._listener: NotifyListener | None = None
-        if self._told:
-            tell_manager("READY=1")
+        if start.kind != "systemd" or start.notify_fd < 0:
+            if not told:
+                tell_manager("READY=1")
+            self._told = True
         else:
             self._listener, start.notify_fd = NotifyListener(start.notify_fd, start.pid, self._take), -1
             asyncio.get_running_loop().add_reader(self._listener.fileno(), self._listener.ready)
@@ -78,6 +82,10 @@ class Readiness:
             self._told = True
             self._on_ready()
             tell_manager("READY=1")
+
+    def fileno(self) -> int:
+        """The descriptor of the socket; -1 for none."""
+        return -1 if self._listener is None else self._listener.fileno()
 
     def close(self) -> None:
         """The start is over."""

@@ -15,11 +15,13 @@ from lcinit.linux.signals import SIGKILL, SIGTERM
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any, Self
 
     from lcinit.boot.report import Message, Reports
     from lcinit.boot.world import World
     from lcinit.errors import LcinitError
     from lcinit.guest.early import Heard
+    from lcinit.guest.reexec import Handed
     from lcinit.supervisor.reaper import Child, Reaper, Status
 
 BUILDER_GRACE = 2.0  # seconds between SIGTERM and SIGKILL for a builder that runs a command
@@ -33,8 +35,8 @@ class Start:
     `on_console` with the master of its pty, `on_ended` with the status of an init that was executed.
     """
 
-    def __init__(self, world: World, forked: tuple[int, Reports], heard: Heard | None = None) -> None:
-        """`heard` is what it has told already."""
+    def __init__(self, world: World, forked: tuple[int, Reports] | None, heard: Heard | None = None) -> None:
+        """`forked` is the builder, `heard` what it has told already; None for a start that is taken over."""
         self.kind = "plain"
         self.owner = world.owner
         self.pid = self.pidfd = self.root_fd = self.cgroup_fd = self.notify_fd = -1
@@ -47,7 +49,8 @@ class Start:
         self.on_failed: Callable[[int], None]
         self.on_console: Callable[[int], None]
         self.on_ended: Callable[[Status], None]
-        self._builder_pid, self._reports = forked
+        self._builder_pid = -1 if forked is None else forked[0]
+        self._reports: Reports | None = None if forked is None else forked[1]
         self._reaper: Reaper = world.reaper
         self._builder: Child | None = None
         self._leader: Child | None = None
@@ -55,6 +58,37 @@ class Start:
         self._told_all = False
         self._over = False
         self._heard = heard
+
+    @classmethod
+    def taken_over(cls, world: World, handed: Handed) -> Self:
+        """The start that another lcinit made and a reexec has handed on: its guest runs."""
+        start = cls(world, None)
+        facts = handed.facts["start"]
+        start.kind, start.pid = facts["kind"], facts["pid"]
+        start.started, start.started_at, start.phases = facts["started"], facts["started_at"], facts["phases"]
+        start.owner = tuple(facts["owner"])
+        start.pidfd = handed.descriptor("pidfd")
+        start.root_fd = handed.descriptor("root")
+        start.cgroup_fd = handed.descriptor("cgroup")
+        start.notify_fd = handed.descriptor("notify")
+        start._told_all = start._about_to_exec = True
+        return start
+
+    def facts(self) -> dict[str, Any]:
+        """What `taken_over` needs, as JSON types."""
+        return {
+            "kind": self.kind,
+            "pid": self.pid,
+            "started": self.started,
+            "started_at": self.started_at,
+            "phases": self.phases,
+            "owner": list(self.owner),
+        }
+
+    @property
+    def builder_is_done(self) -> bool:
+        """Whether nothing but the guest is left of the start."""
+        return self._told_all and (self._builder is None or self._builder.status is not None)
 
     @property
     def init_kind(self) -> str:
@@ -68,6 +102,11 @@ class Start:
 
     def watch(self) -> None:
         """Hear what is told, from the running loop on."""
+        if self._reports is None:
+            self._leader = self._reaper.register(self.pid)
+            self._leader.on_end = lambda _status: self.listen()
+            self.listen()
+            return
         self._builder = self._reaper.register(self._builder_pid)
         self._builder.on_end = lambda _status: self.listen()
         heard, self._heard = self._heard, None
@@ -78,7 +117,7 @@ class Start:
 
     def listen(self) -> None:
         """Take what was told by now."""
-        if not self._told_all:
+        if self._reports is not None and not self._told_all:
             messages, at_end = self._reports.read()
             self._hear(messages, at_end=at_end)
         self._judge()
@@ -116,10 +155,8 @@ class Start:
             os.close(fd)
 
     def _end_of_reports(self) -> None:
-        self._told_all = True
         self._reaper.remember = False
-        asyncio.get_running_loop().remove_reader(self._reports.fileno())
-        self._reports.close()
+        self._close_reports()
         if self._about_to_exec and self.error is None:
             self.started, self.started_at = time.monotonic(), time.time()
             self.on_started()
@@ -168,6 +205,11 @@ class Start:
                 os.close(fd)
         self.pidfd = self.root_fd = self.cgroup_fd = self.notify_fd = -1
         if not self._told_all:
+            self._close_reports()
+
+    def _close_reports(self) -> None:
+        self._told_all = True
+        if self._reports is not None:
             asyncio.get_running_loop().remove_reader(self._reports.fileno())
             self._reports.close()
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 from lcinit.boot import builder
 from lcinit.boot.namespaces import forbid_dumping
 from lcinit.boot.runner import Runner
+from lcinit.errors import LcinitError
+from lcinit.plan.steps import ForkBuilder
 from lcinit.supervisor.loop import import_loop, new_loop, run
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from lcinit.boot.world import World
+    from lcinit.guest.reexec import Handed
 
 
 def stay(world: World) -> int:
@@ -28,7 +31,7 @@ def stay(world: World) -> int:
         return shared.stay(world)
     number = run(Runner(world).run()) + 1
     forked = builder.start(world, number)
-    from lcinit.guest.early import Early
+    from lcinit.guest.early import Early, First
     from lcinit.guest.ending import end
 
     early = Early(world, forked)
@@ -38,5 +41,22 @@ def stay(world: World) -> int:
         import_loop()
         from lcinit.guest.supervisor import Supervisor
 
-        action = new_loop().run_until_complete(Supervisor(world, number, forked, early.heard).run())
+        action = new_loop().run_until_complete(Supervisor(world, number, First(forked, early.heard)).run())
     return end(action, rules)
+
+
+def take_over(world: World, handed: Handed, *, rehearsal: bool) -> int:
+    """Go on with a guest that another lcinit has handed on; with `rehearsal` only see that it could be done."""
+    rules = world.plan.supervision
+    if rules is None or rules.pid != "nested":
+        raise LcinitError("the configuration no longer says exec.mode: tolerant with exec.pid: nested")
+    import_loop()
+    from lcinit.guest.ending import end
+    from lcinit.guest.services import Services  # noqa: F401 - what will be needed must be there
+    from lcinit.guest.supervisor import Supervisor
+
+    number = next(i for i, step in enumerate(world.plan.steps) if isinstance(step, ForkBuilder)) + 1
+    supervisor = Supervisor(world, number, handed)
+    if rehearsal:
+        return 0
+    return end(new_loop().run_until_complete(supervisor.run()), rules)

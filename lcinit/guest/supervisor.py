@@ -8,16 +8,19 @@ control socket wants besides is in `guest.offered`.
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 
 from lcinit import log
 from lcinit.boot import builder
 from lcinit.errors import EX_UNAVAILABLE, LcinitError
-from lcinit.guest import cgroup
+from lcinit.guest import cgroup, reexec
 from lcinit.guest.ask import Asker
 from lcinit.guest.console import Console
 from lcinit.guest.notify import Readiness
+from lcinit.guest.reexec import Handed
 from lcinit.guest.start import Start
+from lcinit.guest.takeover import facts_of
 from lcinit.linux.signals import signal_name
 from lcinit.supervisor.backoff import BackOff
 from lcinit.supervisor.events import EventLog
@@ -31,9 +34,8 @@ if TYPE_CHECKING:
     from asyncio import TimerHandle
     from typing import Any
 
-    from lcinit.boot.report import Reports
     from lcinit.boot.world import World
-    from lcinit.guest.early import Heard
+    from lcinit.guest.early import First
     from lcinit.linux.signals import SignalInfo
     from lcinit.plan.supervision import Supervision
     from lcinit.supervisor.reaper import Status
@@ -46,9 +48,9 @@ HISTORY = 100  # starts that are remembered
 class Supervisor:
     """One guest, from its first start to the last end."""
 
-    def __init__(self, world: World, number: int, forked: tuple[int, Reports], heard: Heard) -> None:
-        """`number` is the step at which a builder begins; `forked` the first one, which works already, `heard` what
-        came meanwhile.
+    def __init__(self, world: World, number: int, first: First | Handed) -> None:
+        """`number` is the step at which a builder begins; `first` what there is already: a start, or a whole guest that
+        another lcinit has handed on.
         """
         rules = world.plan.supervision
         if rules is None:
@@ -68,14 +70,13 @@ class Supervisor:
         self.stop_origin = ""
         self.stop_asked: float | None = None  # time.monotonic()
         self._number = number
-        self._forked: tuple[int, Reports] | None = forked
-        self._heard: Heard | None = heard
+        self._first: First | Handed | None = first
         self._rules = Rules(on_reboot=rules.on_reboot, on_exit=rules.on_exit)
-        self._back_off = BackOff()
+        self.back_off = BackOff()
         self._asker: Asker | None = None
         self._timers: list[TimerHandle] = []
-        self._services: Any = None
-        self._readiness: Readiness | None = None
+        self.services: Any = None
+        self.readiness: Readiness | None = None
         self._done: asyncio.Future[Action]
         self._work: set[asyncio.Task[None]] = set()
         self._signals = SignalStream(world.reaper, self._take_signal)
@@ -84,17 +85,20 @@ class Supervisor:
         """Supervise; returns how lcinit is to end."""
         self._done = asyncio.get_running_loop().create_future()
         self.world.reaper.remember = True  # the first builder and its leader may have ended by now
-        early = self._heard.signals if self._heard is not None else []
+        first, self._first = self._first, None
         try:
             self._signals.start()
-            self._prepare()
-            for info in early:
-                self._take_signal(info)
+            if isinstance(first, Handed):
+                self._take_over(first)
+            else:
+                self._prepare(first)
+                for info in first.heard.signals if first is not None else ():
+                    self._take_signal(info)
             return await self._done
         finally:
             self._forget_timers()
-            if self._services is not None:
-                self._services.close()
+            if self.services is not None:
+                self.services.close()
             self.console.restore()
             self._signals.stop()
 
@@ -116,8 +120,51 @@ class Supervisor:
         self._happen(Event(kind="asked", word=word, at_once=at_once))  # type: ignore[arg-type]
 
     def reexec(self) -> None:
-        """Replace this lcinit by the one that is installed now, without touching the guest."""
-        raise LcinitError("reexec is not part of this version", exit_code=EX_UNAVAILABLE)
+        """Become the lcinit that is installed now, without touching the guest; returns at once.
+
+        Raises LcinitError unless the guest runs and nobody has asked it for anything.
+        """
+        if self.state.name != "running" or self.current is None or not self.current.builder_is_done:
+            raise LcinitError(
+                f"reexec: the guest is {self.state.name}", hint="try again while it runs", exit_code=EX_UNAVAILABLE
+            )
+        self._spawn_task(self._reexec())
+
+    async def _reexec(self) -> None:
+        state = reexec.write_state(facts_of(self))
+        try:
+            await reexec.rehearse(self, state)
+        except LcinitError as error:
+            log.error(str(error))
+            self.events.record("reexec-refused", reason=error.message)
+            return
+        finally:
+            os.close(state)
+        if self.services is not None:
+            self.services.drain()
+        if self.state.name == "running":
+            reexec.become(facts_of(self))
+
+    def _take_over(self, handed: Handed) -> None:
+        """Go on where the lcinit before this one ended."""
+        facts = handed.facts
+        self.since, self.starts, self.history = facts["since"], facts["starts"], facts["history"]
+        self.ready, self.frozen = facts["ready"], facts["frozen"]
+        self.events.restore(facts["events"], facts["events_last"])
+        log.restore(facts["log"])
+        self.back_off = BackOff(facts["failures"])
+        self.state = State(name="running", began=True)
+        start = Start.taken_over(self.world, handed)
+        self.console.take_over(facts["console"], handed.descriptor("console"))
+        self._asker = self._asker_for(start)
+        self.readiness = Readiness(start, self._is_ready, told=self.ready is not False)
+        self.events.record("reexecuted", pid=start.pid)
+        log.info(f"this is another lcinit now; the guest's {start.name} goes on as process {start.pid}")
+        self._watch(start)
+        self._serve(handed.descriptor("control"))
+
+    def _asker_for(self, start: Start) -> Asker:
+        return Asker(start, self.world.config.exec.stop, asyncio.get_running_loop(), self._answered)
 
     # what happens
 
@@ -128,8 +175,8 @@ class Supervisor:
             self.request(meant.word, f"{signal_name(info.signo)}{sender}", at_once=meant.at_once)
         elif meant.what == "resize":
             self.console.resize()
-        elif meant.what == "initctl" and self._services is not None:
-            self._services.look()
+        elif meant.what == "initctl" and self.services is not None:
+            self.services.look()
         elif meant.what == "reload":
             log.info("SIGHUP: the configuration is read when lcinit starts, or at `lcinit reexec`")
         elif meant.what == "forward" and self.current is not None and self.current.started is not None:
@@ -178,19 +225,21 @@ class Supervisor:
 
     # the starts
 
-    def _prepare(self) -> None:
+    def _prepare(self, first: First | None = None) -> None:
         """Begin a start; the first one's builder was forked before the loop was there."""
         self.world.reaper.remember = True
-        forked, heard = self._forked or builder.start(self.world, self._number), self._heard
-        self._forked = self._heard = None
+        forked = builder.start(self.world, self._number) if first is None else first.forked
         self.events.record("guest-preparing", number=self.starts + 1)
         self.frozen, self.ready, self.stop_asked, self.stop_origin = False, None, None, ""
-        self.current = Start(self.world, forked, heard)
-        self.current.on_started = self._started
-        self.current.on_failed = self._failed
-        self.current.on_console = self.console.attach
-        self.current.on_ended = self._ended
-        self.current.watch()
+        self._watch(Start(self.world, forked, None if first is None else first.heard))
+
+    def _watch(self, start: Start) -> None:
+        self.current = start
+        start.on_started = self._started
+        start.on_failed = self._failed
+        start.on_console = self.console.attach
+        start.on_ended = self._ended
+        start.watch()
 
     def _started(self) -> None:
         current = self.current
@@ -200,12 +249,12 @@ class Supervisor:
         say = log.debug if current.kind == "plain" else log.info
         say(f"the guest's {current.name} is up as process {current.pid} ({times})")
         self.events.record("guest-started", pid=current.pid, init=current.kind, timings=current.phases)
-        self._asker = Asker(current, self.world.config.exec.stop, asyncio.get_running_loop(), self._answered)
+        self._asker = self._asker_for(current)
         if current.kind == "systemd" and current.notify_fd >= 0:
             self.ready = False
-        self._readiness = Readiness(current, self._is_ready)
+        self.readiness = Readiness(current, self._is_ready)
         self._happen(Event(kind="started"))
-        if self._services is None:
+        if self.services is None:
             asyncio.get_running_loop().call_soon(self._serve)
 
     def _is_ready(self) -> None:
@@ -275,16 +324,16 @@ class Supervisor:
             lived = time.monotonic() - ended.started if ended.started is not None else 0.0
             await self.console.drain()
             self.console.detach()
-            if self._readiness is not None:
-                self._readiness.close()
-                self._readiness = None
+            if self.readiness is not None:
+                self.readiness.close()
+                self.readiness = None
             ended.close()
             await self._run_after()
         if action.kind == "prepare":
             self.events.record("guest-restarting", reason="reboot", delay=0)
             self._prepare()
         elif action.kind == "back-off":
-            delay = self._back_off.next(lived)
+            delay = self.back_off.next(lived)
             log.info(f"the guest is started again in {delay:g} s")
             self.events.record("guest-restarting", reason="exit", delay=delay)
             self._later(delay, lambda: self._happen(Event(kind="due")))
@@ -307,14 +356,14 @@ class Supervisor:
 
     # around it
 
-    def _serve(self) -> None:
+    def _serve(self, listening: int = -1) -> None:
         """Now that the guest is up there is time for those who want to talk to PID 1."""
         if self._done.done():
             return
         from lcinit.guest.services import Services
 
-        self._services = Services(self)
-        self._spawn_task(self._services.start())
+        self.services = Services(self, listening)
+        self._spawn_task(self.services.start())
 
     def _spawn_task(self, work: Any) -> None:
         task = asyncio.get_running_loop().create_task(work)

@@ -9,13 +9,13 @@ SETTLED = 60.0  # seconds after which a start counts as a success, and waiting b
 class BackOff:
     """Intervals that double with every end, up to a minute."""
 
-    def __init__(self) -> None:
-        self._failures = 0
+    def __init__(self, failures: int = 0) -> None:
+        self.failures = failures  # ends in a row
 
     def next(self, lived: float) -> float:
         """Seconds to wait after an end; `lived` is how many seconds it had been up."""
         if lived >= SETTLED:
-            self._failures = 0
-        wait = min(FIRST * 2.0**self._failures, LONGEST)
-        self._failures = min(self._failures + 1, 16)
+            self.failures = 0
+        wait = min(FIRST * 2.0**self.failures, LONGEST)
+        self.failures = min(self.failures + 1, 16)
         return wait

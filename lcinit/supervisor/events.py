@@ -50,6 +50,10 @@ class EventLog:
         """The events kept whose number is greater than `after`, oldest first."""
         return self._history.since(after)
 
+    def restore(self, events: list[dict[str, Any]], last: int) -> None:
+        """Go on where another log ended: its events, and the number of its newest."""
+        self._history.restore(events, last)
+
     def subscribe(self, callback: Callable[[dict[str, Any]], object]) -> Callable[[], None]:
         """Call `callback` with every event from now on, until the function that is returned is called.
 
