@@ -32,6 +32,7 @@ from lcinit.supervisor.spawn import execute
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Never
 
     from lcinit.guest.target import Target
@@ -40,7 +41,8 @@ _FAILED = struct.Struct("=cB")  # FAILED, exit code; then the text
 _ENDED = struct.Struct("=ci")  # ENDED, wait status
 _SIGNAL = struct.Struct("=cB")  # SIGNAL, its number
 _LARGEST = 8192
-FAILED, STREAMS, RUNNING, ENDED, SIGNAL = b"F", b"S", b"R", b"X", b"K"
+ENDING = (signals.SIGHUP, signals.SIGINT, signals.SIGTERM, signals.SIGQUIT)
+FAILED, STREAMS, GO, RUNNING, ENDED, SIGNAL = b"F", b"S", b"G", b"R", b"X", b"K"
 
 
 class Order(Record):
@@ -70,15 +72,20 @@ class Entered:
         """Readable when `ended` has something to learn."""
         return self.channel.fileno()
 
-    def await_start(self) -> None:
+    def await_start(self, interrupts: signals.SignalFd, prepare: Callable[[Outer], object]) -> None:
         """Return once the command's own program runs. Raises LcinitError with what kept it from that."""
         while True:
+            ready, _, _ = select.select([self.channel.fileno(), interrupts.fileno()], [], [])
+            if interrupts.fileno() in ready:
+                self._interrupted(interrupts)
             message, descriptors, _, _ = socket.recv_fds(
                 self.channel, _LARGEST, len(Outer.names), socket.MSG_CMSG_CLOEXEC
             )
             kind = message[:1]
             if kind == STREAMS:
                 self.outer = Outer.of(message[1:], descriptors)
+                prepare(self.outer)
+                self.channel.send(GO, socket.MSG_NOSIGNAL)
             elif kind == RUNNING:
                 return
             elif kind == FAILED:
@@ -86,6 +93,12 @@ class Entered:
                 raise SystemFailure(message[_FAILED.size :].decode("utf-8", "replace"), exit_code=code)
             else:
                 raise SystemFailure("the guest ended while it was entered")
+
+    def _interrupted(self, interrupts: signals.SignalFd) -> None:
+        for each in interrupts.read():
+            if each.signo in ENDING:
+                text = f"{signals.signal_name(each.signo)} came before the command ran"
+                raise SystemFailure(text, exit_code=128 + each.signo)
 
     def ended(self) -> bool:
         """Take a message of the middle; whether the command has ended, or can no longer be waited for."""
@@ -119,11 +132,13 @@ class Entered:
         os.waitpid(self.middle, os.WNOHANG)
 
 
-def enter(target: Target, order: Order) -> Entered:
+def enter(target: Target, order: Order, interrupts: signals.SignalFd, prepare: Callable[[Outer], object]) -> Entered:
     """Run a command in the namespaces of a held process; returns when its program has been executed.
 
-    The caller must be single-threaded. Raises LcinitError: 126 and 127 for a command that cannot be run or is not
-    there, 77 for what may not be entered, 78 for an unknown user.
+    The caller must be single-threaded; `interrupts` reads the signals that make it give up before. `prepare` gets the
+    streams' outer ends before the command can use them. Raises LcinitError:
+    126 and 127 for a command that cannot be run or is not there, 77 for what may not be entered, 78 for an unknown
+    user.
     """
     harden()
     memberships = Memberships(target.cgroups)
@@ -144,11 +159,9 @@ def enter(target: Target, order: Order) -> Entered:
         theirs.close()
     entered = Entered(ours, middle)
     try:
-        entered.await_start()
+        entered.await_start(interrupts, prepare)
     except BaseException:
-        ours.close()
-        entered.outer.close()
-        os.waitpid(middle, 0)
+        entered.close()
         raise
     return entered
 
@@ -205,18 +218,27 @@ class _Middle:
             last = fd
         process.close_range(last + 1)
         os.setgroups([])
-        with open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
-            file.write(str(self.target.oom_score_adj))
+        self._set_oom_score_adj()
         self._raise_limits()
         self.memberships.join()
         self.memberships.close()
 
+    def _set_oom_score_adj(self) -> None:
+        try:
+            with open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
+                file.write(str(self.target.oom_score_adj))
+        except PermissionError:
+            pass  # below the caller's own, and the caller has no CAP_SYS_RESOURCE
+
     def _raise_limits(self) -> None:
-        """Make room below the hard limits: only the outer root may raise them. The inner process lowers them."""
-        for number, (_, hard) in self.target.limits.items():
-            soft, own = resource.getrlimit(number)
-            if own != resource.RLIM_INFINITY and (hard == resource.RLIM_INFINITY or hard > own):
-                resource.setrlimit(number, (soft, hard))
+        """Make room below the hard limits, as far as the outer root may. The inner process lowers them."""
+        for number, (soft, hard) in self.target.limits.items():
+            own_soft, own_hard = resource.getrlimit(number)
+            if _above(hard, own_hard):
+                try:
+                    resource.setrlimit(number, (own_soft, hard))
+                except ValueError:  # how this module says EPERM: the caller has no CAP_SYS_RESOURCE
+                    self.target.limits[number] = (own_hard if _above(soft, own_hard) else soft, own_hard)
 
     def _enter(self) -> None:
         """One setns(2) for all: the kernel takes the user namespace first, and the PID namespace is for the child."""
@@ -274,6 +296,8 @@ class _Middle:
         socket.send_fds(self.channel, [STREAMS + streams.outer.word()], streams.outer.descriptors())
         streams.outer.close()
         streams.place()
+        if self.channel.recv(_LARGEST) != GO:
+            os._exit(0)  # the caller has gone
         argv, environment = self._program(account)
         reader, writer = os.pipe2(os.O_CLOEXEC)
         pid, pidfd = namespaces.clone3(namespaces.CLONE_PIDFD)
@@ -340,6 +364,11 @@ def _signal_group(pid: int, number: int) -> None:
         os.killpg(pid, number)
     except (ProcessLookupError, PermissionError):
         pass  # all of the group have ended, or have become another user by a setuid program
+
+
+def _above(limit: int, other: int) -> bool:
+    """Whether a resource limit is the higher one of two; RLIM_INFINITY is a negative number here."""
+    return other != resource.RLIM_INFINITY and (limit == resource.RLIM_INFINITY or limit > other)
 
 
 def _narrow_capabilities(bounding: int) -> None:

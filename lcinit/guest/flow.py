@@ -129,6 +129,7 @@ class Flow:
 
     def drain(self, limit: int | None = None) -> None:
         """Nothing more is to come but what the source holds now: a pipe tells how much, else `limit` bytes at most."""
+        self._resting = False
         self.limit = pending(self.source) if limit is None else limit
         if not self.limit:
             self._source_ended = True
@@ -159,8 +160,11 @@ def wait(flows: Collection[Flow], also: Iterable[int], timeout: float | None) ->
     for flow in flows:
         for fd, events in flow.wanted().items():
             wanted[fd] = wanted.get(fd, 0) | events
+    for flow in flows:
         if isinstance(flow, TerminalFlow) and flow.resting:
             timeout = REST if timeout is None else min(timeout, REST)
+            if wanted.get(flow.source) == 0:  # another flow's sink: poll(2) would tell of its hang-up all the time
+                del wanted[flow.source]
     if any(flow.hasty for flow in flows):
         timeout = 0
     poll = select.poll()

@@ -11,13 +11,14 @@ import termios
 import time
 
 from lcinit.control.relay import make_raw
-from lcinit.guest.enter import Entered, Order, enter
+from lcinit.guest.enter import ENDING, Entered, Order, enter
 from lcinit.guest.flow import REST, Flow, Stream, TerminalFlow, wait
 from lcinit.linux import process, signals
 from lcinit.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from lcinit.guest.streams import Outer
     from lcinit.guest.target import Target
 
 ESCAPE = b"\x1d"  # ctrl-], three times within a second: the way out that machinectl(1) has too
@@ -25,8 +26,7 @@ _TIMES = 3
 _WITHIN = 1.0
 _GRACE = 2.0  # seconds that a command has for its end after its terminal hung up
 _TERMINAL_HOLDS = 256 * 1024  # more than the buffers of a pty (tty_buffer.c) hold
-_ENDING = (signals.SIGHUP, signals.SIGINT, signals.SIGTERM, signals.SIGQUIT)
-_HANDLED = (*_ENDING, signals.SIGWINCH, signals.SIGTSTP, signals.SIGCONT)
+_HANDLED = (*ENDING, signals.SIGWINCH, signals.SIGTSTP, signals.SIGCONT)
 
 
 class End(Record):
@@ -59,6 +59,11 @@ class Terminal:
             pass
         finally:
             signals.set_mask(mask)
+
+    def copy_settings(self, master: int) -> None:
+        """Give the guest's terminal this one's editing keys and size."""
+        termios.tcsetattr(master, termios.TCSANOW, self.attributes)
+        self.copy_size(master)
 
     def copy_size(self, master: int) -> None:
         """Give the guest's terminal this one's size; the kernel tells the guest's job if it has changed."""
@@ -93,16 +98,19 @@ def run(target: Target, order: Order) -> End:
     """
     with_terminal = os.isatty(0) and os.isatty(1)
     separate = not os.isatty(2)
-    entered = enter(target, order.replace(terminal=with_terminal, separate_errors=separate))
+    order = order.replace(terminal=with_terminal, separate_errors=separate)
     mask = signals.set_mask(signals.get_mask() | signals.mask_of(_HANDLED))
+    interrupts = signals.SignalFd(_HANDLED)
     try:
-        session = _Session(entered, Terminal(0) if with_terminal else None)
+        terminal = Terminal(0) if with_terminal else None
+        prepare = _leave_as_they_are if terminal is None else lambda outer: terminal.copy_settings(outer.master)
+        entered = enter(target, order, interrupts, prepare)
         try:
-            code = session.serve()
+            code = _attended(entered, terminal, interrupts)
         finally:
-            session.close()
+            entered.close()
     finally:
-        entered.close()
+        interrupts.close()
         signals.set_mask(mask)
     if code is None or code == 128 + signals.SIGKILL:
         guest_ended = target.has_ended(within=_GRACE if code is None else REST)
@@ -110,8 +118,20 @@ def run(target: Target, order: Order) -> End:
     return End(code=code)
 
 
+def _leave_as_they_are(_outer: Outer) -> None:
+    """Pipes have no settings."""
+
+
+def _attended(entered: Entered, terminal: Terminal | None, interrupts: signals.SignalFd) -> int | None:
+    session = _Session(entered, terminal, interrupts)
+    try:
+        return session.serve()
+    finally:
+        session.close()
+
+
 class _Session:
-    def __init__(self, entered: Entered, terminal: Terminal | None) -> None:
+    def __init__(self, entered: Entered, terminal: Terminal | None, interrupts: signals.SignalFd) -> None:
         self.entered = entered
         self.terminal = terminal
         self.outer = entered.outer
@@ -119,7 +139,7 @@ class _Session:
         self.hung_up: tuple[float, int] | None = None  # when to wait no longer, and the exit code then
         self.ending = False
         self.asked: set[int] = set()
-        self.signals = signals.SignalFd(_HANDLED)
+        self.signals = interrupts
         for fd in self.outer.descriptors():
             os.set_blocking(fd, False)
         self.streams = {"stdin": Stream(0, os.O_RDONLY), "stdout": Stream(1, os.O_WRONLY)}
@@ -130,23 +150,16 @@ class _Session:
         else:
             self.flows["stdin"] = Flow(self.streams["stdin"].fd, self.outer.master)
             self.flows["stdout"] = TerminalFlow(self.outer.master, self.streams["stdout"].fd)
-            self._take_terminal(terminal)
+            terminal.make_raw()
         if self.outer.stderr >= 0:
             self.streams["stderr"] = Stream(2, os.O_WRONLY)
             self.flows["stderr"] = Flow(self.outer.stderr, self.streams["stderr"].fd)
-
-    def _take_terminal(self, terminal: Terminal) -> None:
-        """The guest's terminal gets this one's editing keys and size before this one passes everything through."""
-        termios.tcsetattr(self.outer.master, termios.TCSANOW, terminal.attributes)
-        terminal.copy_size(self.outer.master)
-        terminal.make_raw()
 
     def close(self) -> None:
         if self.terminal is not None:
             self.terminal.restore()
         for stream in self.streams.values():
             stream.close()
-        self.signals.close()
 
     def serve(self) -> int | None:
         """Until the command has ended, or was left behind; the exit code, None if it was never told."""
@@ -156,12 +169,12 @@ class _Session:
                 typed = flow.step(ready)
                 if typed and self._is_typed(flow) and self.escape.found_in(typed, time.monotonic()):
                     self._hang_up(128 + signals.SIGHUP)
-            self._see_to_ended_flows()
             if self.signals.fileno() in ready:
                 for signal in self.signals.read():
                     self._signalled(signal.signo)
             if not self.ending and self.entered.fileno() in ready and self.entered.ended():
                 self._begin_to_end()
+            self._see_to_ended_flows()
             if self.ending and not self.flows:
                 return self._code()
             if self.hung_up is not None and time.monotonic() >= self.hung_up[0]:
