@@ -8,7 +8,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 
-from tests.bench.runs import Row
+from tests.bench.runs import Failed, Row
 from tests.lab import guests
 from tests.lab.container import Container, descendants, namespace_pids
 from tests.lab.managers import Unshare
@@ -31,6 +31,8 @@ def run(boot_root: str, report: Callable[[str], None]) -> list[Row]:
         time.sleep(SETTLED)
         report("idle")
         pids = own_processes(container)
+        if not pids:
+            raise Failed(f"lcinit did not stay:\n{container.console().decode(errors='replace')}")
         memory = sum(_field(pid, "smaps_rollup", "Pss:") for pid in pids) / 1024
         before = _ticks(pids), _wake_ups(pids)
         time.sleep(IDLE)
