@@ -20,7 +20,7 @@ from lcinit.linux.calls import AT_FDCWD, AT_RECURSIVE
 UID = 54321
 NAME = "ordinary"
 GIVEN = "/mnt/given"  # what the user can reach: lcinit's package, whoever owns the directories above it
-START = f"import sys; sys.path.insert(0, {GIVEN!r}); from lcinit.cli.main import main; sys.exit(main(sys.argv[1:]))"
+START = f"import sys; sys.path.insert(0, {GIVEN!r}); from lcinit.cli.main import main; sys.exit(main(sys.argv))"
 PYTHON = "/usr/bin/python3"
 
 needs_system_python = pytest.mark.skipif(
