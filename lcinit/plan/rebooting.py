@@ -15,7 +15,7 @@ from lcinit.plan.supervision import Supervision
 
 def answered(config: Config, machine: Machine, rules: Supervision | None, command: str) -> s.AnswerReboot | None:
     """The step that has the guest's reboot(2) answered; None where nobody need, or can (see `refusal`)."""
-    if config.id_map is None or rules is not None or _unanswered(machine):
+    if config.id_map is None or rules is not None or unanswered(machine):
         return None
     if machine.guest is not None and not may_call(machine.guest.init, command):
         return None
@@ -32,10 +32,11 @@ def refusal(config: Config, machine: Machine, rules: Supervision | None) -> str:
     """Why reboot(2) will fail in the guest; empty where it will not: answered, or in a PID namespace of the guest's."""
     if config.id_map is None or (rules is not None and rules.pid == "nested"):
         return ""
-    return "lcinit stays PID 1" if rules is not None else _unanswered(machine)
+    return "lcinit stays PID 1" if rules is not None else unanswered(machine)
 
 
-def _unanswered(machine: Machine) -> str:
+def unanswered(machine: Machine) -> str:
+    """Why nobody here can answer the reboot(2) of a guest with an id map; empty where the keeper can."""
     if machine.pid != 1:
         return "lcinit is not PID 1 here"
     if not machine.can("sys_boot"):

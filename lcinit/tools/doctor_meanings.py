@@ -25,10 +25,10 @@ NEEDED_CAPABILITIES = {
 USEFUL_CAPABILITIES = {
     "mknod": "device nodes are bound from outside instead of made, and `devices` brings in fewer",
     "net_admin": "network interfaces cannot be moved into the guest",
-    "sys_boot": "a guest without id map cannot reboot(2), and its manager sees an exit",
+    "sys_boot": "no guest can reboot(2), and its manager sees an exit",
     "sys_chroot": "root.mode chroot and an initramfs cannot be used",
     "sys_resource": "`limits` cannot raise a hard limit",
-    "sys_ptrace": "a running guest cannot be inspected from here",
+    "sys_ptrace": "a running guest cannot be inspected from here, nor its reboot(2) answered where it has an id map",
 }
 
 GRANT = "have the manager allow it: its seccomp filter, its capabilities, or run it privileged"
@@ -112,7 +112,9 @@ TRIALS = {
         remedy="use ext4, xfs, btrfs, tmpfs or squashfs, or chown the files to the guest's outer ids",
     ),
     "seccomp-notify": Meaning(
-        what="seccomp user notification", lost="a guest's calls cannot be answered from outside", remedy=GRANT
+        what="answering reboot(2) of a guest with an id map (seccomp user notification)",
+        lost="its reboot looks like its poweroff, and not every init can be handed over to (see `reboot`)",
+        remedy="have the manager put no seccomp listener on its containers, or use exec.mode: tolerant",
     ),
     "keyctl": Meaning(
         what="a session keyring for the guest (keyctl)",

@@ -10,10 +10,9 @@ import os
 import select
 import signal
 import stat
-import struct
 
 from lcinit.errors import LcinitError
-from lcinit.linux import calls, files, mount, namespaces, process
+from lcinit.linux import calls, files, mount, namespaces, process, seccomp
 from lcinit.record import Record
 from lcinit.supervisor.userns import user_namespace_with
 
@@ -25,12 +24,7 @@ if TYPE_CHECKING:
     Action = Callable[[], object]
 
 PATIENCE = 10.0  # seconds for one trial
-_SECCOMP = calls.by_machine(317, 277)
 _PIDFD_GETFD = 438
-_SECCOMP_SET_MODE_FILTER = 1
-_SECCOMP_FILTER_FLAG_NEW_LISTENER = 1 << 3
-_SECCOMP_RET_ALLOW = 0x7FFF0000
-_BPF_RET_K = 0x06
 _GUEST = (
     namespaces.CLONE_NEWNS
     | namespaces.CLONE_NEWUTS
@@ -229,19 +223,9 @@ def _shift(ids: Ids, path: str) -> None:
 
 
 def _listen() -> None:
-    """A filter that allows everything, and a descriptor to hear of it (seccomp(2), seccomp_unotify(2))."""
-    import ctypes
-
+    """As the guest's PID 1 does, but without the capability that it has in its user namespace."""
     process.set_no_new_privs()
-    # struct sock_filter: code, jt, jf, k
-    instruction = ctypes.create_string_buffer(struct.pack("=HBBI", _BPF_RET_K, 0, 0, _SECCOMP_RET_ALLOW))
-
-    class Program(ctypes.Structure):
-        _fields_ = [("length", ctypes.c_ushort), ("filter", ctypes.c_void_p)]
-
-    filter_program = Program(1, ctypes.addressof(instruction))
-    flags = _SECCOMP_FILTER_FLAG_NEW_LISTENER
-    calls.syscall("seccomp", _SECCOMP, _SECCOMP_SET_MODE_FILTER, flags, ctypes.byref(filter_program))
+    os.close(seccomp.listen(seccomp.notify_program(seccomp.REBOOT_CALLS)))
 
 
 def _take_descriptor() -> None:

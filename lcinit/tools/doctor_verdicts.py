@@ -7,6 +7,7 @@ import errno
 from lcinit.plan import steps as s
 from lcinit.plan.build import OLDEST_KERNEL
 from lcinit.plan.network import interfaces_to_move
+from lcinit.plan.rebooting import unanswered
 from lcinit.record import Record
 from lcinit.tools.doctor_meanings import (
     GRANT,
@@ -166,12 +167,22 @@ def _privilege(examined: Examination) -> list[Finding]:
             remedy = f"have the manager keep CAP_{name.upper()}"
             found.append(Finding(group="privilege", subject=f"cap_{name}", verdict="weaker", says=lost, remedy=remedy))
     if "sys_boot" in held:
-        says = (
-            "permitted here; with an id map it is refused to the guest, so that its reboot looks like its poweroff, "
-            "and inits other than systemd and busybox would never end"
-        )
-        found.append(Finding(group="privilege", subject="reboot", verdict="ok", says=says))
+        found.append(_reboot(unanswered(examined.machine)))
     return found
+
+
+def _reboot(because: str) -> Finding:
+    if not because:
+        says = "the guest's poweroff, halt and reboot reach the manager as what they are, with an id map too"
+        return Finding(group="privilege", subject="reboot", verdict="ok", says=says)
+    return Finding(
+        group="privilege",
+        subject="reboot",
+        verdict="weaker",
+        says=f"reboot(2) cannot be answered for a guest with an id map: {because}. Its reboot looks like its poweroff, "
+        "and sysvinit, OpenRC, runit, finit and dinit are refused in a handoff",
+        remedy="use exec.mode: tolerant for such a guest",
+    )
 
 
 def _ids(examined: Examination) -> Finding:

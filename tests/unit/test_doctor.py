@@ -141,9 +141,15 @@ def test_a_useful_capability_that_is_missing_tells_what_is_lost(name: str) -> No
     assert (finding.verdict, finding.says) == ("weaker", USEFUL_CAPABILITIES[name])
 
 
-def test_reboot_is_permitted_and_an_id_map_costs_it() -> None:
-    finding = _finding(_with_machine(capabilities=frozenset(CAPABILITIES)), "reboot")
-    assert (finding.verdict, "refused to the guest" in finding.says) == ("ok", True)
+def test_reboot_is_answered_or_the_cause_is_told() -> None:
+    permitted = _with_machine(capabilities=frozenset(CAPABILITIES))
+    assert _finding(permitted, "reboot").verdict == "ok"
+    refused = _finding(
+        permitted.replace(machine=permitted.machine.replace(no_listener="there is one already")), "reboot"
+    )
+    assert (refused.verdict, refused.needed) == ("weaker", False)
+    assert "there is one already" in refused.says
+    assert "exec.mode: tolerant" in refused.remedy
 
 
 def test_one_id_is_not_enough() -> None:
