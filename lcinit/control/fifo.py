@@ -68,14 +68,15 @@ class GuardedFifo(_GuardedName):
 
     def stands(self) -> bool:
         """Whether the FIFO that `fd` reads is the one at its name. OSError when the directory cannot be read."""
-        if self.fd < 0:
+        return self.fd >= 0 and self._is_at_name(self.fd)
+
+    def adopt(self, fd: int) -> bool:
+        """Read the FIFO behind `fd`, an earlier lcinit's, if it stands at the name; whether it does. OSError as above."""
+        if not self._is_at_name(fd):
             return False
-        ours = os.fstat(self.fd)
-        try:
-            there = os.stat(self._name, dir_fd=self._directory, follow_symlinks=False)
-        except FileNotFoundError:
-            return False
-        return (there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino)
+        self.close()
+        self.fd = fd
+        return True
 
     def ensure(self) -> bool:
         """Make the FIFO unless ours still stands at its name; true when `fd` is a new one.
@@ -104,6 +105,13 @@ class GuardedFifo(_GuardedName):
         self.close()
         if ours:
             self._clear()
+
+    def _is_at_name(self, fd: int) -> bool:
+        try:
+            there = os.stat(self._name, dir_fd=self._directory, follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+        return os.path.samestat(there, os.fstat(fd))
 
     def _open_made(self) -> int:
         handle = os.open(self._name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self._directory)

@@ -12,6 +12,7 @@ from lcinit.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from typing import Literal, Self
 
     StopWord = Literal["poweroff", "halt", "reboot"]
@@ -140,8 +141,13 @@ class InitVariables:
     They are no process's environment: lcinit reads INIT_HALT and gives none of them on.
     """
 
-    def __init__(self) -> None:
-        self._values: dict[bytes, bytes] = {}
+    def __init__(self, values: Mapping[str, str] | None = None) -> None:
+        """`values` is what another one's `as_dict` gave."""
+        self._values = {name.encode("latin-1"): value.encode("latin-1") for name, value in (values or {}).items()}
+
+    def as_dict(self) -> dict[str, str]:
+        """All of them; bytes that are no ASCII are Latin-1 characters."""
+        return {name.decode("latin-1"): value.decode("latin-1") for name, value in self._values.items()}
 
     def get(self, name: str) -> str | None:
         """The value; None when it is not set."""

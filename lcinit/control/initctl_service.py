@@ -22,7 +22,7 @@ from lcinit.errors import LcinitError
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop, TimerHandle
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 PLACES = ("/run/initctl", "/dev/initctl")
 READ_SIZE = 64 * 1024  # a pipe's capacity: one read empties it
@@ -67,12 +67,20 @@ class _Place:
 
     def make_fifo(self) -> int:
         """Make it here; its descriptor. Raises OSError."""
+        entry = self._fifo()
+        entry.ensure()
+        return entry.fd
+
+    def adopt_fifo(self, fd: int) -> bool:
+        """Take the FIFO that is read already, if it stands here. Raises OSError."""
+        return self._fifo().adopt(fd)
+
+    def _fifo(self) -> GuardedFifo:
         if not isinstance(self._entry, GuardedFifo):
             self._forget()
             self._entry = GuardedFifo(self._handle, (os.geteuid(), os.getegid()), self._name)
         self._entry.watch()
-        self._entry.ensure()
-        return self._entry.fd
+        return self._entry
 
     def make_link(self, target: str) -> None:
         """Make it here. Raises OSError."""
@@ -127,9 +135,17 @@ class InitctlService:
     """Takes requests for `request(word, origin)`: poweroff, halt, reboot or reexec.
 
     What `request` refuses with LcinitError is logged. `remade` counts the FIFOs that were made, `taken` the requests.
+    One that follows another in the same process, over an exec, gets the FIFO's descriptor to `adopt`, and `variables`.
     """
 
-    def __init__(self, request: Callable[[str, str], None], *, places: Sequence[str] = PLACES) -> None:
+    def __init__(
+        self,
+        request: Callable[[str, str], None],
+        *,
+        places: Sequence[str] = PLACES,
+        adopt: int = -1,
+        variables: Mapping[str, str] | None = None,
+    ) -> None:
         self.remade = 0
         self.taken = 0
         self._request = request
@@ -138,7 +154,8 @@ class InitctlService:
         self._home: _Place | None = None
         self._fd = -1
         self._frames = FrameReader()
-        self._variables = InitVariables()
+        self._adopt = adopt
+        self._variables = InitVariables(variables)
         self._rest: TimerHandle | None = None
         self._again: TimerHandle | None = None
         self._looked_at = 0.0
@@ -157,6 +174,14 @@ class InitctlService:
         """Make the FIFO and its links, and read it on the running loop. Never fails: what cannot be is logged."""
         self._loop = asyncio.get_running_loop()
         self._look(self._loop)
+
+    def fifo_fd(self) -> int:
+        """The FIFO's descriptor, for one that follows; -1 while there is none."""
+        return self._fd
+
+    def variables(self) -> dict[str, str]:
+        """What requests have set, for one that follows."""
+        return self._variables.as_dict()
 
     def look(self) -> None:
         """See that FIFO and links stand, soon: at SIGIO, or when somebody asks for it."""
@@ -207,6 +232,8 @@ class InitctlService:
 
     def _make(self, loop: AbstractEventLoop, usable: Sequence[_Place]) -> None:
         """Make the FIFO at the first place where that can be, and read it."""
+        if self._adopt >= 0 and self._take_over(loop, usable):
+            return
         for place in usable:
             try:
                 self._fd = place.make_fifo()
@@ -220,6 +247,22 @@ class InitctlService:
             self._frames = FrameReader()
             loop.add_reader(self._fd, self._ready, loop)
             return
+
+    def _take_over(self, loop: AbstractEventLoop, usable: Sequence[_Place]) -> bool:
+        """Go on with the FIFO of the one before, where it stands; otherwise take what was written to it."""
+        self._fd, self._adopt = self._adopt, -1
+        for place in usable:
+            try:
+                if place.adopt_fifo(self._fd):
+                    self._home = place
+                    loop.add_reader(self._fd, self._ready, loop)
+                    return True
+            except OSError as error:
+                place.failed(error)
+        self._read()
+        os.close(self._fd)
+        self._fd = -1
+        return False
 
     def _link(self, home: _Place, usable: Sequence[_Place]) -> None:
         for place in usable:

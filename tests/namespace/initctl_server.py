@@ -19,7 +19,7 @@ from lcinit.control.initctl_service import BURST
 
 # What PID 1 does around the service: signals through a signalfd, SIGIO and SIGUSR1 to look(), SIGTERM the end.
 SERVER = r"""
-import asyncio, os, resource, sys
+import asyncio, json, os, resource, sys
 from lcinit import log
 from lcinit.control.initctl_service import InitctlService
 from lcinit.errors import LcinitError
@@ -38,9 +38,18 @@ def request(word, origin):
     if word == "reexec":
         raise ValueError("a bug")
 
+adopt = int(os.environ.pop("ADOPT", "-1"))
+variables = json.loads(os.environ.pop("VARIABLES", "{}"))
+
+def become_another(service):
+    output.flush()
+    os.set_inheritable(service.fifo_fd(), True)
+    os.environ |= {"ADOPT": str(service.fifo_fd()), "VARIABLES": json.dumps(service.variables())}
+    os.execv(sys.executable, sys.orig_argv)
+
 async def main():
     ended = asyncio.Event()
-    service = InitctlService(request, places=sys.argv[2:])
+    service = InitctlService(request, places=sys.argv[2:], adopt=adopt, variables=variables)
     spare = int(sys.argv[1])
     def caught():
         for info in fd.read():
@@ -48,6 +57,8 @@ async def main():
                 resource.setrlimit(resource.RLIMIT_NOFILE, plenty)
             if info.signo in (signals.SIGIO, signals.SIGUSR1):
                 service.look()
+            if info.signo == signals.SIGHUP:
+                become_another(service)
             if info.signo == signals.SIGTERM:
                 ended.set()
             if info.signo == signals.SIGUSR2:

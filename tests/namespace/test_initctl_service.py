@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import stat
 import time
 from collections import Counter
@@ -47,6 +48,39 @@ def test_it_takes_away_what_it_made_after_it_acted_on_what_was_written(
     before = server.write_in_its_pause(REBOOT * 20)
     assert f"ended after {before + 20}" in server.end()
     assert os.listdir(tmp_path / "run") == os.listdir(tmp_path / "dev") == []
+
+
+def test_one_that_follows_over_an_exec_reads_the_same_fifo_and_knows_the_variables(
+    start: Callable[[], Server], tmp_path: Path
+) -> None:
+    server = start()
+    server.write(Request(cmd=INIT_CMD_SETENV, data=b"INIT_HALT=HALT").pack() + REBOOT)
+    assert wait_until(lambda: server.words() == ["reboot"])
+    before, descriptors = os.lstat(server.fifo), server.descriptors()
+    server.process.send_signal(signal.SIGHUP)
+    server.write(POWEROFF)  # before, while or after the program is exchanged
+    assert wait_until(lambda: server.heard().count("at /") == 2)
+    assert wait_until(lambda: server.words() == ["reboot", "halt"])
+    assert os.path.samestat(os.lstat(server.fifo), before)
+    assert os.readlink(tmp_path / "dev/initctl") == str(server.fifo)
+    assert server.descriptors() == descriptors
+    server.end()
+    assert os.listdir(tmp_path / "run") == os.listdir(tmp_path / "dev") == []
+
+
+def test_one_that_follows_takes_what_was_written_to_a_fifo_that_is_not_there_any_more(
+    start: Callable[[], Server], tmp_path: Path
+) -> None:
+    server = start()
+    os.kill(server.process.pid, signal.SIGSTOP)
+    server.process.send_signal(signal.SIGHUP)
+    server.write(REBOOT)
+    server.fifo.unlink()
+    os.kill(server.process.pid, signal.SIGCONT)
+    assert wait_until(lambda: server.words() == ["reboot"])
+    assert wait_until(server.fifo.is_fifo)
+    server.write(POWEROFF)
+    assert wait_until(lambda: server.words() == ["reboot", "poweroff"])
 
 
 @pytest.mark.row(27)
