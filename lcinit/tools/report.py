@@ -10,7 +10,6 @@ import shlex
 import textwrap
 import time
 
-from lcinit.linux.signals import signal_name
 from lcinit.log import printable
 
 TYPE_CHECKING = False
@@ -25,7 +24,7 @@ _RUNS = 5
 def status_text(report: dict[str, Any], now: float, width: int = 80) -> str:
     """The interface's Report in lines of at most `width` columns. `now` is the unix time."""
     manager = report["manager"] or "no manager"
-    lines = [printable(f"lcinit {report['version']}, process {report['pid']} under {manager}, {report['mode']}")]
+    lines = [printable(f"lcinit {report['version']}, process {report['pid']} under {manager}, guest {report['mode']}")]
     for label, value in _facts(report, now):
         lines += _wrapped(label, printable(value), width)
     runs = report["history"]
@@ -81,34 +80,23 @@ def _cgroup(guest: dict[str, Any]) -> str:
     return ", ".join(parts)
 
 
-def _ids(id_map: Any) -> str:
-    if not isinstance(id_map, dict):
-        return json.dumps(id_map)
-    return "; ".join(f"{side} {_words(ranges)}" for side, ranges in id_map.items())
-
-
-def _words(value: Any) -> str:
-    if isinstance(value, list):
-        return " ".join(each if isinstance(each, str) else json.dumps(each) for each in value)
-    return value if isinstance(value, str) else json.dumps(value)
+def _ids(ranges: list[list[int]]) -> str:
+    """Ranges as the configuration has them: first id inside, first id outside, how many."""
+    return ", ".join(" ".join(str(number) for number in each) for each in ranges)
 
 
 def _run(run: dict[str, Any]) -> str:
     ended = moment(run["ended"]) if run.get("ended") is not None else "?"
     parts = [f"{ended}  {run.get('reason') or 'ended'}"]
-    if run.get("status") is not None:
-        parts.append(_status(run["status"]))
-    if run.get("request") is not None and run["request"] != run.get("reason"):
-        parts.append(f"{run['request']} had been asked")
+    if run.get("reason") == "failed" and run.get("status") is not None:
+        parts.append(f"exit code {run['status']}")
+    if run.get("request") is not None:
+        parts.append(f"{run['request']} was asked for")
     if run.get("started") is not None and run.get("ended") is not None:
         parts.append(f"after {duration(run['ended'] - run['started'])}")
     if run.get("oom_kills"):
         parts.append(f"{run['oom_kills']} killed for want of memory")
     return ", ".join(parts)
-
-
-def _status(status: int) -> str:
-    return f"signal {signal_name(status - 128)}" if status > 128 else f"exit code {status}"
 
 
 def _wrapped(label: str, text: str, width: int, indent: int = _LABEL) -> list[str]:

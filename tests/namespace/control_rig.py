@@ -114,7 +114,7 @@ def report() -> dict[str, Any]:
         "version": "0.1.0",
         "pid": 1,
         "manager": "podman",
-        "mode": "tolerant",
+        "mode": "nested",
         "state": "running",
         "since": 1790000000.5,
         "guest": {
@@ -129,7 +129,7 @@ def report() -> dict[str, Any]:
             "processes": 12,
             "memory": 30 << 20,
             "command": ["/sbin/init"],
-            "id_map": {"users": ["0 1000000 65536"], "groups": ["0 1000000 65536"]},
+            "id_map": [[0, 1000000, 65536], [65536, 5000000, 10]],
         },
         "stop": None,
         "starts": 2,
@@ -137,7 +137,7 @@ def report() -> dict[str, Any]:
             {
                 "started": 1789990000.0,
                 "ended": 1789999990.0,
-                "reason": "reboot",
+                "reason": "signal SIGHUP",
                 "status": 129,
                 "request": "reboot",
                 "oom_kills": 0,

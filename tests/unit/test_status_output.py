@@ -18,7 +18,7 @@ SINCE = 1790000000.0
 RUN = {
     "started": SINCE - 10000,
     "ended": SINCE - 10,
-    "reason": "reboot",
+    "reason": "signal SIGHUP",
     "status": 129,
     "request": "reboot",
     "oom_kills": 0,
@@ -35,13 +35,13 @@ GUEST = {
     "processes": 12,
     "memory": 31 << 20,
     "command": ["/sbin/init"],
-    "id_map": {"users": ["0 1000000 65536"], "groups": ["0 1000000 65536"]},
+    "id_map": [[0, 1000000, 65536], [65536, 5000000, 10]],
 }
 REPORT: dict[str, Any] = {
     "version": "0.1.0",
     "pid": 1,
     "manager": "podman",
-    "mode": "tolerant",
+    "mode": "nested",
     "state": "running",
     "since": SINCE,
     "guest": GUEST,
@@ -72,7 +72,7 @@ REPORTS = {
         },
         "stop": {"request": "poweroff", "origin": "SIGRTMIN+3", "asked": SINCE, "timeout": 90.0, "elapsed": 12.4},
     },
-    "ended": {
+    "failed": {
         **REPORT,
         "manager": None,
         "state": "failed",
@@ -81,8 +81,9 @@ REPORTS = {
         "starts": 7,
         "history": [
             *[{**RUN, "started": None, "ended": None, "reason": None, "status": None, "request": None}] * 5,
-            {**RUN, "reason": "crashed", "status": 139, "request": None, "oom_kills": 3},
-            {**RUN, "reason": "ended", "status": 3, "request": "poweroff"},
+            {**RUN, "reason": "failed", "status": 71, "request": None},
+            {**RUN, "reason": "signal SIGSEGV", "status": 139, "request": None, "oom_kills": 3},
+            {**RUN, "reason": "exit code 3", "status": 3, "request": "poweroff"},
         ],
     },
     "hostile": {
