@@ -11,6 +11,7 @@ import os
 from lcinit import log
 from lcinit.boot.cgroups import open_hierarchy
 from lcinit.errors import SystemFailure
+from lcinit.guest import cgroup
 from lcinit.linux import files
 from lcinit.linux.mountinfo import MountInfo
 
@@ -49,7 +50,7 @@ class Memberships:
         except OSError as error:
             raise SystemFailure.from_os_error(f"open the guest's cgroup {path}", error) from error
         try:
-            if is_frozen(directory):
+            if cgroup.events(directory).get("frozen"):
                 raise SystemFailure("the guest is frozen: what enters it would not run", hint="thaw it first")
             self._procs.append((_open_procs(directory), path))
         finally:
@@ -72,11 +73,11 @@ class Memberships:
             return
         log.warning(f"the limits of the guest's cgroup {controllers}:{path} do not hold: its hierarchy is not mounted")
 
-    def join(self) -> None:
-        """Move this process there."""
+    def join(self, pid: int = 0) -> None:
+        """Move a process there; 0 is this one."""
         for procs, path in self._procs:
             try:
-                os.write(procs, b"0")
+                os.write(procs, str(pid).encode("ascii"))
             except OSError as error:
                 raise SystemFailure.from_os_error(f"enter the guest's cgroup {path}", error) from error
 
@@ -99,18 +100,6 @@ def open_cgroup(path: str) -> int:
         return files.open_in_root(hierarchy, path, _DIRECTORY)
     finally:
         os.close(hierarchy)
-
-
-def is_frozen(directory: int) -> bool:
-    """Whether all in the cgroup are stopped, or about to be. The root cgroup never is and has no such file."""
-    try:
-        events = os.open("cgroup.events", os.O_RDONLY | os.O_CLOEXEC, dir_fd=directory)
-    except FileNotFoundError:
-        return False
-    try:
-        return b"frozen 1" in os.read(events, 4096)
-    finally:
-        os.close(events)
 
 
 def _open_procs(directory: int) -> int:

@@ -11,13 +11,14 @@ import termios
 import time
 
 from lcinit.control.relay import make_raw
-from lcinit.guest.enter import ENDING, Entered, Order, enter
+from lcinit.guest.enter import ENDING, Entered, enter
 from lcinit.guest.flow import REST, Flow, Stream, TerminalFlow, wait
 from lcinit.linux import process, signals
 from lcinit.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from lcinit.guest.order import Order
     from lcinit.guest.streams import Outer
     from lcinit.guest.target import Target
 

@@ -39,6 +39,9 @@ _CLOSE_RANGE = 436
 _KEYCTL = by_machine(250, 219)
 _KEYCTL_JOIN_SESSION_KEYRING = 1
 
+_PTRACE_TRACEME = 0
+_PTRACE_DETACH = 17
+
 _TIOCSCTTY = 0x540E
 _TIOCGWINSZ = 0x5413
 _TIOCSWINSZ = 0x5414
@@ -49,6 +52,9 @@ _TIOCGPTPEER = 0x5441
 
 _prctl = libc.prctl
 _prctl.argtypes = (ctypes.c_int, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong)
+_ptrace = libc.ptrace
+_ptrace.restype = ctypes.c_long
+_ptrace.argtypes = (ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p)
 _reboot = libc.reboot
 _reboot.argtypes = (ctypes.c_uint,)
 _sethostname = libc.sethostname
@@ -104,6 +110,16 @@ def pidfd_open(pid: int, flags: int = 0) -> int:
 def pidfd_send_signal(pidfd: int, signal: int) -> None:
     """Signal the process that the handle means, and never one that came after it. ESRCH if it has ended."""
     syscall("pidfd_send_signal", _PIDFD_SEND_SIGNAL, pidfd, signal, None, 0)
+
+
+def ptrace_traceme() -> None:
+    """Have the parent trace this process (ptrace(2)): it stops with SIGTRAP once an exec has succeeded."""
+    check("ptrace PTRACE_TRACEME", _ptrace(_PTRACE_TRACEME, 0, None, None))
+
+
+def ptrace_detach(pid: int) -> None:
+    """Let a stopped child that this process traces go on by itself."""
+    check("ptrace PTRACE_DETACH", _ptrace(_PTRACE_DETACH, pid, None, None))
 
 
 def close_range(first: int, last: int = LAST_DESCRIPTOR, flags: int = 0) -> None:

@@ -7,7 +7,7 @@ import select
 
 from lcinit.errors import SystemFailure, UsageError
 from lcinit.guest import session
-from lcinit.guest.enter import Order
+from lcinit.guest.order import Order
 from lcinit.guest.target import Target
 from lcinit.linux import process
 

@@ -213,7 +213,7 @@ def test_no_terminal_unless_input_and_output_are_one(rig: Rig, redirected: str) 
 
 
 def test_ctrl_c_without_a_terminal_in_the_guest_ends_the_command(rig: Rig) -> None:
-    with inject(rig, "sh", "-c", "echo ready >&2; sleep 60", stdout=subprocess.DEVNULL) as terminal:
+    with inject(rig, "sh", "-c", "echo ready >&2; exec sleep 60", stdout=subprocess.DEVNULL) as terminal:
         terminal.expect("^ready")
         terminal.type("\x03")
         assert terminal.wait() == 130
