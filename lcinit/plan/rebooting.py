@@ -15,7 +15,7 @@ from lcinit.plan.supervision import Supervision
 
 def answered(config: Config, machine: Machine, rules: Supervision | None, command: str) -> s.AnswerReboot | None:
     """The step that has the guest's reboot(2) answered; None where nobody need, or can (see `refusal`)."""
-    if config.id_map is None or rules is not None or unanswered(machine):
+    if config.id_map is None or rules is not None or refusal(config, machine, rules):
         return None
     if machine.guest is not None and not may_call(machine.guest.init, command):
         return None
@@ -32,7 +32,11 @@ def refusal(config: Config, machine: Machine, rules: Supervision | None) -> str:
     """Why reboot(2) will fail in the guest; empty where it will not: answered, or in a PID namespace of the guest's."""
     if config.id_map is None or (rules is not None and rules.pid == "nested"):
         return ""
-    return "lcinit stays PID 1" if rules is not None else unanswered(machine)
+    if rules is not None:
+        return "lcinit stays PID 1"
+    if "sys_boot" in config.capabilities.drop:
+        return "capabilities.drop takes CAP_SYS_BOOT away from it"
+    return unanswered(machine)
 
 
 def unanswered(machine: Machine) -> str:

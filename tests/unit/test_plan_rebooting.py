@@ -77,6 +77,13 @@ def test_only_a_guest_with_an_id_map_that_is_handed_over_needs_an_answer() -> No
     assert answer_of(plan_of(tolerant, Machine())) is None
 
 
+def test_a_guest_without_the_capability_is_answered_by_the_kernel() -> None:
+    config = MAPPED.replace(capabilities=MAPPED.capabilities.replace(drop=("sys_boot",)))
+    assert answer_of(plan_of(config, Machine())) is None
+    with pytest.raises(ConfigError, match=r"capabilities\.drop"):
+        plan_of(config, Machine(guest=Guest(init="sysvinit", resolved="/sbin/init")))
+
+
 def test_the_machines_first_process_says_that_the_machine_ends() -> None:
     answer = answer_of(plan_of(MAPPED, Machine(first=True)))
     assert answer is not None
