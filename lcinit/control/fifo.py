@@ -71,7 +71,7 @@ class GuardedFifo(_GuardedName):
         return self.fd >= 0 and self._is_at_name(self.fd)
 
     def adopt(self, fd: int) -> bool:
-        """Read the FIFO behind `fd`, an earlier lcinit's, if it stands at the name; whether it does. OSError as above."""
+        """Read the FIFO behind `fd`, an earlier lcinit's, if it stands at the name; true then. OSError as above."""
         if not self._is_at_name(fd):
             return False
         self.close()
