@@ -58,7 +58,7 @@ def init(
         if world is not None and world.config.exec.on_failure == "shell" and not _stop_was_asked(world):
             rescue_shell(world)
         return error.exit_code
-    except Exception:
+    except BaseException:
         # our own mistake: PID 1 cannot go on, and its end is the end of everything it started
         guard.show_exception(*sys.exc_info())
         return EX_CANNOT_GO_ON
@@ -105,14 +105,4 @@ def _configure_log(config: Config) -> None:
 async def _boot(world: World) -> None:
     last = world.plan.steps[-1]
     world.guest_environment = last.environment  # type: ignore[attr-defined]
-    try:
-        await Runner(world).run()
-    except BaseException as error:
-        # asyncio is only imported by now if somebody could cancel
-        if type(error).__name__ != "CancelledError" or world.watch is None or world.watch.stopped_by is None:
-            raise
-        asked = world.watch.stopped_by
-        raise LcinitError(f"the boot was stopped by {world.watch.why()}", exit_code=128 + asked.signo) from error
-    finally:
-        if world.watch is not None:
-            world.watch.stop()
+    await Runner(world).run()

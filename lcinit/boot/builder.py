@@ -33,10 +33,20 @@ NO_START = 254  # the exit code of a builder or leader whose failure was told
 
 
 def start(world: World, number: int) -> tuple[int, Reports]:
-    """Fork a builder that does the steps from `number` on: its PID, and what it and the leader will tell."""
-    ours, theirs = channel()
+    """Fork a builder that does the steps from `number` on: its PID, and what it and the leader will tell.
+
+    Raises SystemFailure where there is no room for it.
+    """
     supervisor = os.getpid()
-    pid = os.fork()
+    ours = theirs = None
+    try:
+        ours, theirs = channel()
+        pid = os.fork()
+    except OSError as error:
+        for end in (ours, theirs):
+            if end is not None:
+                end.close()
+        raise SystemFailure.from_os_error("fork a builder for the guest", error) from error
     if pid == 0:
         try:
             _begin(theirs, world, number, supervisor)
@@ -109,15 +119,7 @@ def _lead(runner: Runner, number: int) -> Never:
 async def _steps(runner: Runner, number: int) -> int:
     world = runner.world
     world.guest_environment = world.plan.steps[-1].environment  # type: ignore[attr-defined]
-    try:
-        return await runner.run(number)
-    except BaseException as error:
-        if type(error).__name__ != "CancelledError" or world.watch is None or world.watch.stopped_by is None:
-            raise
-        raise LcinitError(f"the start was stopped by {world.watch.why()}", exit_code=NO_START) from error
-    finally:
-        if world.watch is not None:
-            world.watch.stop()
+    return await runner.run(number)
 
 
 def _tell_failure(report: Report, do: Any, *arguments: Any) -> Never:

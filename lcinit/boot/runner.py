@@ -94,7 +94,29 @@ class Runner:
         self.started = -1
 
     async def run(self, first: int = 0) -> int:
-        """The steps from `first` on; returns the number of the one where another process goes on (see SPLITS)."""
+        """The steps from `first` on; returns the number of the one where another process goes on (see SPLITS).
+
+        Raises LcinitError for a step that failed, and for a stop request that came meanwhile.
+        """
+        try:
+            number = await self._run(first)
+            if self.world.watch is not None and self.world.watch.stopped_by is not None:
+                raise self._stopped(self.world.watch)
+            return number
+        except BaseException as error:
+            # asyncio is only imported by now if somebody could cancel
+            if type(error).__name__ != "CancelledError" or self.world.watch is None:
+                raise
+            raise self._stopped(self.world.watch) from error
+        finally:
+            if self.world.watch is not None:
+                self.world.watch.stop()
+
+    def _stopped(self, watch: SignalWatch) -> LcinitError:
+        number = 0 if watch.stopped_by is None else watch.stopped_by.signo
+        return LcinitError(f"the boot was stopped by {watch.why()}", exit_code=128 + number)
+
+    async def _run(self, first: int) -> int:
         world = self.world
         pending_commands = sum(isinstance(step, s.RunCommand) for step in world.plan.steps[first:])
         for number, step in enumerate(world.plan.steps):
@@ -151,7 +173,7 @@ class Runner:
         watch = self.world.watch = self.world.watch or SignalWatch(self.world.reaper)
         watch.look()
         if watch.stopped_by is not None:
-            raise LcinitError(f"the boot was stopped by {watch.why()}", exit_code=128 + watch.stopped_by.signo)
+            raise self._stopped(watch)
 
     def _helper(self) -> helper.Helper:
         if self.world.helper is None:

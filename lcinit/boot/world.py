@@ -63,6 +63,7 @@ class World:
         self.guest_environment: tuple[tuple[str, str], ...] = ()
         self.reaper = Reaper()
         self.watch: SignalWatch | None = None
+        self.supervised = False  # whether somebody else takes the signals from here on
         self.phase_started: dict[str, float] = {}
         self.phase_seconds: dict[str, float] = {}
 
@@ -80,7 +81,7 @@ class World:
 
     def listen(self) -> None:
         """Begin to take signals from the loop that runs now: children are reaped, a stop request ends the boot."""
-        if self.watch is None:
+        if self.watch is None and not self.supervised:
             self.watch = SignalWatch(self.reaper)
             self.watch.start()
 

@@ -9,6 +9,10 @@ from __future__ import annotations
 import errno
 import os
 
+from lcinit import log
+
+# Seconds before each look at a cgroup whose last process was just reaped: the kernel lets go of it a little later.
+EMPTYING = (0, 0.001, 0.004, 0.02, 0.1, 0.4)
 _ABSENT = (errno.ENOENT, errno.ENODEV, errno.EOPNOTSUPP, errno.EACCES, errno.EPERM)
 
 
@@ -28,8 +32,12 @@ def events(directory: int) -> dict[str, int]:
 
 
 def oom_kills(directory: int) -> int:
-    """How many processes of it the kernel has killed for lack of memory, as far as its memory is accounted."""
-    return _pairs(directory, "memory.events").get("oom_kill", 0)
+    """How many processes of it the kernel has killed for lack of memory, as far as that can be read."""
+    try:
+        return _pairs(directory, "memory.events").get("oom_kill", 0)
+    except OSError as error:
+        log.warning(f"the guest's memory.events cannot be read: {error.strerror}")
+        return 0
 
 
 def number(directory: int, name: str) -> int | None:
@@ -54,6 +62,17 @@ def processes(directory: int) -> list[int]:
         finally:
             os.close(handle)
     return found
+
+
+def emptied(directory: int) -> bool:
+    """Kill who is left in it from outside of the guest's PID namespace, and remove it; false while it is not empty."""
+    try:
+        kill(directory)
+        remove(directory)
+    except OSError as error:
+        log.debug(f"the guest's cgroup stays for now: {error.strerror}")
+        return False
+    return True
 
 
 def remove(directory: int) -> None:

@@ -114,10 +114,10 @@ class Early:
         log.debug(f"the guest has ended: {describe_status(status)}")
         for message in self.heard.messages:
             if message.kind == "leader" and len(message.descriptors) > 1:
-                try:
-                    cgroup.remove(message.descriptors[1])
-                except OSError as error:
-                    log.warning(f"cgroups of the guest are left: {error.strerror}")
+                for delay in cgroup.EMPTYING:
+                    time.sleep(delay)
+                    if cgroup.emptied(message.descriptors[1]):
+                        break
             for fd in message.descriptors:
                 os.close(fd)
         return actions[0]

@@ -13,6 +13,7 @@ import time
 
 from lcinit import log
 from lcinit.boot import guard
+from lcinit.boot.console import terminal
 from lcinit.boot.runner import Runner
 from lcinit.errors import SystemFailure
 from lcinit.linux import process, signals
@@ -50,8 +51,6 @@ async def _stay(world: World) -> int:
     if not isinstance(step, s.KeepCommand):
         raise AssertionError(f"a plan that shares PID 1 ends with a command, not {step.kind}")
     guard.close()
-    if world.watch is not None:
-        world.watch.stop()
     if world.helper is not None:
         world.helper.close()
         world.helper = None
@@ -65,6 +64,7 @@ class Keeping:
         self._world = world
         self._step = step
         self._child: Child | None = None
+        self._started = False
         self._stopping = False
         self._stop_signal = signal_number(dict(step.stop).get("poweroff", "SIGTERM"))
         self._signals = SignalStream(world.reaper, self._take)
@@ -77,7 +77,18 @@ class Keeping:
         self._signals.start()
         while True:
             began = time.monotonic()
-            status = await self._once(program)
+            try:
+                status = await self._once(program)
+            except OSError as error:
+                # no room for another process: what began well may go on well
+                failure = SystemFailure.from_os_error(f"start {program.argv[0]}", error)
+                if self._stopping or not self._started:
+                    raise failure from error
+                delay = self._back_off.next(0)
+                log.error(f"{failure}; it is tried again in {delay:g} s")
+                if await self._stopped_within(delay):
+                    return failure.exit_code
+                continue
             if self._stopping or self._world.config.exec.on_exit == "exit":
                 return status
             delay = self._back_off.next(time.monotonic() - began)
@@ -87,6 +98,7 @@ class Keeping:
 
     async def _once(self, program: Program) -> Status:
         self._child = self._world.reaper.register(spawn(program))
+        self._started = True
         try:
             return await self._child.wait()
         finally:
@@ -151,5 +163,22 @@ class Keeping:
             limits=tuple(
                 (getattr(resource, f"RLIMIT_{limit.name.upper()}"), limit.soft, limit.hard) for limit in step.limits
             ),
-            session="group",
+            session="new" if self._terminal_is_foreign() else "group",
         )
+
+    def _terminal_is_foreign(self) -> bool:
+        """Whether a guest could type into it for whoever started lcinit, were it the guest's (TIOCSTI, CVE-2017-5226).
+
+        Otherwise it is made the controlling terminal where this session has none, for the sake of job control.
+        """
+        stream = terminal()
+        if stream is None:
+            return False
+        if self._world.config.id_map is not None and not self._world.console_own:
+            return True
+        if os.getsid(0) == os.getpid():
+            try:
+                process.set_controlling_tty(stream)
+            except OSError as error:
+                log.debug(f"no job control on the console: {error.strerror}")  # it is another session's
+        return False

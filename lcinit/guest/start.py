@@ -57,6 +57,7 @@ class Start:
         self._about_to_exec = False
         self._told_all = False
         self._over = False
+        self._killed = False
         self._heard = heard
 
     @classmethod
@@ -138,6 +139,8 @@ class Start:
             self.pidfd = descriptors.pop(0)
             if descriptors:
                 self.cgroup_fd = descriptors.pop()
+            if self._killed:
+                self.kill()  # it was on its way when the others were killed
         elif message.kind == "init":
             self.kind = facts["init"]
             for name, seconds in facts["phases"].items():
@@ -184,22 +187,31 @@ class Start:
 
     def kill(self) -> None:
         """Everything in the guest, and what prepares it. Ending PID 1 of its namespace ends all the others."""
-        cgroup.kill(self.cgroup_fd)
+        self._killed = True
         try:
             self.signal(SIGKILL)
         except ProcessLookupError:
             pass  # it has ended, or was never made
+        try:
+            cgroup.kill(self.cgroup_fd)
+        except OSError as error:
+            log.warning(f"the guest's cgroup cannot be killed: {error.strerror}")  # its PID namespace was, by now
         if self._builder is not None and self._builder.status is None and self.started is None:
             _kill(self._builder, SIGTERM)
             asyncio.get_running_loop().call_later(BUILDER_GRACE, _kill, self._builder, SIGKILL)
 
+    async def remove_cgroup(self) -> None:
+        """Remove its cgroup with those below it, once the kernel has let go of the last process there."""
+        if self.cgroup_fd < 0:
+            return
+        for delay in cgroup.EMPTYING:
+            await asyncio.sleep(delay)
+            if cgroup.emptied(self.cgroup_fd):
+                return
+        log.warning("cgroups of the guest are left: somebody is still in them")
+
     def close(self) -> None:
-        """Let go of what belonged to it, its empty cgroup included."""
-        if self.cgroup_fd >= 0:
-            try:
-                cgroup.remove(self.cgroup_fd)
-            except OSError as error:
-                log.warning(f"cgroups of the guest are left: {error.strerror}")
+        """Let go of what belonged to it."""
         for fd in (self.pidfd, self.root_fd, self.cgroup_fd, self.notify_fd):
             if fd >= 0:
                 os.close(fd)

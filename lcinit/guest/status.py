@@ -12,6 +12,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from lcinit.guest.start import Start
     from lcinit.guest.supervisor import Supervisor
 
 _STATES = {"waiting": "restarting"}
@@ -34,6 +35,18 @@ def as_data(supervisor: Supervisor) -> dict[str, Any]:
         "history": list(supervisor.history),
         "timings": {} if current is None else dict(current.phases),
         "log_level": log.level(),
+    }
+
+
+def past_start(start: Start, reason: str, code: int, word: str | None, ooms: int) -> dict[str, Any]:
+    """One entry of the history: a start that has just ended."""
+    return {
+        "started": start.started_at,
+        "ended": time.time(),
+        "reason": reason,
+        "status": code,
+        "request": word,
+        "oom_kills": ooms,
     }
 
 

@@ -14,7 +14,7 @@ import time
 from lcinit import log
 from lcinit.boot import builder
 from lcinit.errors import EX_UNAVAILABLE, LcinitError
-from lcinit.guest import cgroup, reexec
+from lcinit.guest import cgroup, reexec, status
 from lcinit.guest.ask import Asker
 from lcinit.guest.console import Console
 from lcinit.guest.notify import Readiness
@@ -79,21 +79,25 @@ class Supervisor:
         self.readiness: Readiness | None = None
         self._done: asyncio.Future[Action]
         self._work: set[asyncio.Task[None]] = set()
+        self._putting_away = False  # from the end of a guest until the next step
+        self._after: asyncio.Task[None] | None = None
         self._signals = SignalStream(world.reaper, self._take_signal)
 
     async def run(self) -> Action:
         """Supervise; returns how lcinit is to end."""
         self._done = asyncio.get_running_loop().create_future()
+        self.world.supervised = True
         self.world.reaper.remember = True  # the first builder and its leader may have ended by now
         first, self._first = self._first, None
         try:
-            self._signals.start()
             if isinstance(first, Handed):
                 self._take_over(first)
             else:
+                # before any signal: what has been told of the guest by now may be that it is up
                 self._prepare(first)
                 for info in first.heard.signals if first is not None else ():
                     self._take_signal(info)
+            self._signals.start()
             return await self._done
         finally:
             self._forget_timers()
@@ -109,6 +113,8 @@ class Supervisor:
         if word == "reexec":
             self.reexec()
             return
+        if at_once and self._after is not None:
+            self._after.cancel()
         if self.state.name == "ended":
             raise LcinitError(f"{word} was asked for, but lcinit is ending", exit_code=EX_UNAVAILABLE)
         self.events.record("stop-asked", request=word, origin=origin, at_once=at_once)
@@ -222,6 +228,8 @@ class Supervisor:
         if self.current is not None:
             self.events.record("guest-killed", request=self.state.word)
             self.current.kill()
+        elif not self._putting_away:
+            self._happen(Event(kind="failed"))  # between two starts there is nobody whose end would be waited for
 
     # the starts
 
@@ -268,9 +276,7 @@ class Supervisor:
         if current.error is not None and self.state.word is None:
             log.error(str(current.error))
         elif self.state.word is None:
-            log.error(
-                "the start of the guest ended without a word",
-            )
+            log.error("the start of the guest ended without a word")
         self._remember(current, "failed", code)
         self._happen(Event(kind="failed", status=code))
 
@@ -300,16 +306,7 @@ class Supervisor:
         if ooms:
             self.events.record("oom-killed", count=ooms)
         self.events.record("guest-ended", reason=reason, status=code, request=self.state.word)
-        self.history.append(
-            {
-                "started": current.started_at,
-                "ended": time.time(),
-                "reason": reason,
-                "status": code,
-                "request": self.state.word,
-                "oom_kills": ooms,
-            }
-        )
+        self.history.append(status.past_start(current, reason, code, self.state.word, ooms))
         del self.history[:-HISTORY]
 
     async def _after_end(self, action: Action) -> None:
@@ -318,20 +315,18 @@ class Supervisor:
         self._forget_timers()
         lived = 0.0
         if ended is not None:
-            if self._asker is not None:
-                self._asker.close()
-                self._asker = None
             lived = time.monotonic() - ended.started if ended.started is not None else 0.0
-            await self.console.drain()
-            self.console.detach()
-            if self.readiness is not None:
-                self.readiness.close()
-                self.readiness = None
-            ended.close()
-            await self._run_after()
-        if action.kind == "prepare":
+            self._putting_away = True
+            try:
+                await self._put_away(ended)
+            except Exception as error:
+                _say_unexpected(error)
+            self._putting_away = False
+        if action.kind == "prepare" and self.state.name == "killing":
+            self._happen(Event(kind="failed"))  # what was asked for meanwhile counts
+        elif action.kind == "prepare":
             self.events.record("guest-restarting", reason="reboot", delay=0)
-            self._prepare()
+            self._begin()
         elif action.kind == "back-off":
             delay = self.back_off.next(lived)
             log.info(f"the guest is started again in {delay:g} s")
@@ -340,19 +335,34 @@ class Supervisor:
         elif not self._done.done():
             self._done.set_result(action)
 
-    async def _run_after(self) -> None:
-        """The commands of shutdown.after; one that fails is said, and the others still run."""
-        from lcinit.boot import commands
-        from lcinit.plan import steps as s
+    async def _put_away(self, ended: Start) -> None:
+        if self._asker is not None:
+            self._asker.close()
+            self._asker = None
+        if self.readiness is not None:
+            self.readiness.close()
+            self.readiness = None
+        try:
+            await self.console.drain()
+            self.console.detach()
+            await ended.remove_cgroup()
+        finally:
+            ended.close()
+        if self.world.config.shutdown.after:
+            from lcinit.guest.after import run_after
 
-        for index, command in enumerate(self.world.config.shutdown.after):
-            step = s.RunCommand(
-                phase="exec", key=f"shutdown.after[{index}]", command=command, place="boot root", deadline=None
-            )
-            try:
-                await commands.run_command(self.world, step)
-            except LcinitError as error:
-                log.error(str(error))
+            self._after = self._spawn_task(run_after(self.world, self.rules.timeout))
+            await asyncio.wait((self._after,))
+            self._after = None
+
+    def _begin(self) -> None:
+        """`_prepare`, again and again where this machine has no room for it now."""
+        try:
+            self._prepare()
+        except (LcinitError, OSError) as error:
+            delay = self.back_off.next(0)
+            log.error(f"{error}; the guest's start is tried again in {delay:g} s")
+            self._later(delay, self._begin)
 
     # around it
 
@@ -365,16 +375,16 @@ class Supervisor:
         self.services = Services(self, listening)
         self._spawn_task(self.services.start())
 
-    def _spawn_task(self, work: Any) -> None:
+    def _spawn_task(self, work: Any) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)
         self._work.add(task)
         task.add_done_callback(self._worked)
+        return task
 
     def _worked(self, task: asyncio.Task[None]) -> None:
         self._work.discard(task)
         if not task.cancelled() and task.exception() is not None:
-            error = task.exception()
-            log.error(f"unexpected, in PID 1: {type(error).__name__}: {error}")
+            _say_unexpected(task.exception())
 
     def _later(self, delay: float, call: Any) -> None:
         self._timers.append(asyncio.get_running_loop().call_later(delay, call))
@@ -383,3 +393,7 @@ class Supervisor:
         for timer in self._timers:
             timer.cancel()
         self._timers.clear()
+
+
+def _say_unexpected(error: BaseException | None) -> None:
+    log.error(f"unexpected, in PID 1: {type(error).__name__}: {error}")

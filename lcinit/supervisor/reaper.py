@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from lcinit import log
 from lcinit.supervisor.loop import loop_needed
 
 TYPE_CHECKING = False
@@ -91,7 +92,10 @@ class Reaper:
                 return
             child = self.children.pop(pid, None)
             if child is not None:
-                child.ended(status_of(wait_status))
+                try:
+                    child.ended(status_of(wait_status))
+                except Exception as error:
+                    log.error(f"unexpected, at the end of process {pid}: {type(error).__name__}: {error}")
             elif self.remember:
                 self._unclaimed.pop(pid, None)
                 self._unclaimed[pid] = status_of(wait_status)

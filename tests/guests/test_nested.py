@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.hostile.attacker import attack
 from tests.hostile.attempt import BOTH_LOOPS, boot, configuration, outcome, start
 from tests.lab import guests
 from tests.lab.container import Container, descendants
@@ -116,21 +117,25 @@ def test_the_exit_code_of_a_plain_command_is_lcinits(code: int) -> None:
     )
 
 
-@pytest.mark.parametrize("slow", [False, True], ids=["at-once", "supervised"])
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGABRT, signal.SIGHUP, signal.SIGINT])
-def test_a_death_by_a_signal_is_told_as_a_shell_does(number: signal.Signals, slow: bool) -> None:
-    """A signal sent by hand, also those two that reboot(2) ends a namespace with: they cannot be told apart."""
-    config = configuration("echo up; exec sleep 100", exec={"mode": "tolerant", "on_reboot": "propagate"})
-    with start(config) as container:
+@pytest.mark.parametrize("loop", BOTH_LOOPS)
+def test_a_killed_init_ends_lcinit_as_a_shell_would_say_it(loop: str) -> None:
+    with start(
+        configuration("echo up; exec sleep 100", exec={"mode": "tolerant"}), env={"LCINIT_EVENT_LOOP": loop}
+    ) as container:
         container.expect("^up")
-        if slow:
-            time.sleep(0.6)
-        os.kill(container.guest_pid1(), signal.SIGKILL if number == signal.SIGKILL else number)
-        if number != signal.SIGKILL and container.running():
-            # from outside of its namespace a signal ends even a PID 1 without a handler only if it may not be ignored
-            time.sleep(0.3)
-            os.kill(container.guest_pid1(), signal.SIGKILL)
+        os.kill(container.guest_pid1(), signal.SIGKILL)
         assert container.wait(10).status == 128 + signal.SIGKILL
+
+
+@pytest.mark.parametrize("delay", [0, 1], ids=["at-once", "later"])
+@pytest.mark.parametrize(("command", "status"), [(0x01234567, REBOOT_DEATH), (0x4321FEDC, POWEROFF_DEATH)])
+def test_a_command_that_calls_reboot_is_told_from_one_that_exits(command: int, status: int, delay: int) -> None:
+    """The numbers are LINUX_REBOOT_CMD_RESTART and POWER_OFF of linux/reboot.h, 169 is reboot(2) of x86-64."""
+    keys = {"exec": {"mode": "tolerant", "on_reboot": "propagate"}}
+    script = f"import time; time.sleep({delay}); syscall(169, 0xfee1dead, 0x28121969, {command}, 0)"
+    assert attack(script, keys=keys).status == status
+    outcome = boot(configuration(f"sleep {delay}; exit {status}", exec={"mode": "tolerant", "on_reboot": "exit"}))
+    assert outcome.status == status
 
 
 def test_a_killed_init_is_started_again_at_growing_intervals() -> None:
@@ -164,8 +169,9 @@ def test_a_guest_that_ignores_every_request_is_killed_at_the_deadline(loop: str)
         container.expect("^up")
         time.sleep(0.3)
         began = time.monotonic()
+        pid = container.pid1()
         for _ in range(3):  # only the first one counts
-            os.kill(container.pid1(), signal.SIGTERM)
+            os.kill(pid, signal.SIGTERM)
             time.sleep(0.2)
         result = outcome(container, 10)
         took = time.monotonic() - began
