@@ -144,8 +144,8 @@ class Connection:
         self._serve()
 
     def _give_up(self, error: BrokenMessage) -> None:
-        self.close()
         self._broken(str(error))
+        self.close()
 
     def _serve(self) -> None:
         """Answer what is there, one call after the other, as long as the client takes the replies."""

@@ -195,8 +195,12 @@ class Rig:
         supervised.server = server
         loop.add_signal_handler(signal.SIGTERM, loop.stop)
         loop.run_until_complete(server.start())
-        os.write(told, b"ready")
-        os.close(told)
+
+        def tell() -> None:
+            os.write(told, b"ready")
+            os.close(told)
+
+        loop.call_soon(tell)  # uvloop opens the last of its own descriptors when it runs
         loop.run_forever()
         server.close()
         os._exit(0)
