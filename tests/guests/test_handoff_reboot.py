@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 import pytest
 
 from tests.guests.test_handoff import FACTS, MAPPED, POWEROFF_DEATH, REBOOT_DEATH, boot, shifted_layer
+from tests.lab import guests
 from tests.lab.container import Container
 from tests.lab.managers import LXC
 from tests.lab.probe import await_probe
@@ -33,6 +35,37 @@ def test_an_end_from_inside_is_what_the_manager_sees(
     assert result.values("missing") == []
     assert result.value("uid_map") == "0 1000000 65536"
     assert running.wait(30).status == status
+
+
+# what their administrators type; finit is asked by the signals that its own tools send
+TOOLS = {
+    "runit": {"poweroff": "/sbin/init 0", "reboot": "/sbin/init 6"},
+    "openrc": {
+        "poweroff": "/sbin/openrc-shutdown --poweroff now",
+        "halt": "/sbin/openrc-shutdown --halt now",
+        "reboot": "/sbin/openrc-shutdown --reboot now",
+    },
+    "finit": {"poweroff": "kill -USR2 1", "reboot": "kill -TERM 1"},
+}
+
+
+@pytest.mark.parametrize(("name", "after"), [(name, after) for name, words in TOOLS.items() for after in words])
+def test_an_init_that_used_to_hang_ends_as_it_is_told(
+    name: str,
+    after: str,
+    boot_root: str,
+    guest_root: Callable[[str], str],
+    container: Callable[..., Container],
+    tmp_path: object,
+) -> None:
+    recipe = guests.RECIPES[name]
+    layer = shifted_layer(f"{tmp_path}/layer", name, "", mapped=True, after=None)
+    config = f"{MAPPED}exec: [{', '.join(recipe.command)}]\n"
+    running = boot(container, boot_root, guest_root(name), layer, config)
+    running.expect(recipe.up, 30)
+    time.sleep(1)  # finit has its handlers before it heeds them
+    running.run("/bin/sh", "-c", TOOLS[name][after])
+    assert running.wait(40).status == (REBOOT_DEATH if after == "reboot" else POWEROFF_DEATH)
 
 
 @pytest.mark.parametrize("name", ["systemd252", "sysvinit", "busybox"])
