@@ -128,6 +128,8 @@ def _console(world: World) -> None:
             _forget_terminal()
         for fd in (0, 1, 2):
             os.dup2(world.console_slave, fd, inheritable=True)
+        if world.init_kind == "plain":
+            process.set_controlling_tty(0)  # inits give one to whom they log in; a shell has job control by this
         return
     if world.config.id_map is not None and not world.console_own and terminal() is not None:
         # as its controlling terminal the guest could type into it for whoever started lcinit (TIOCSTI, CVE-2017-5226)
