@@ -15,6 +15,7 @@ import stat
 
 from lcinit import log
 from lcinit.boot.boot import prepare, root_of
+from lcinit.boot.guest import identify
 from lcinit.boot.own import program
 from lcinit.boot.probe import probe
 from lcinit.boot.world import World
@@ -24,7 +25,7 @@ from lcinit.config.values import Command, Config, Exec, IdMap, IdRange, Log, Nam
 from lcinit.errors import EX_NOT_FOUND, LcinitError, SystemFailure, UsageError
 from lcinit.linux import process
 from lcinit.plan.facts import Console, Machine
-from lcinit.plan.guest import guest_root_owner
+from lcinit.plan.guest import command, guest_root_owner
 from lcinit.tools import caller, user_namespace
 from lcinit.tools.contain_options import Choice, Options, choose
 
@@ -122,18 +123,18 @@ def _completed(config: Config, id_map: IdMap, owner: tuple[int, int]) -> Config:
 
 def supervise(config: Config, options: Options, main: Callable[[list[str]], int]) -> int:
     """Stay with the guest until it is over; its exit code. Raises LcinitError where it cannot start."""
+    user_namespace.refuse_where_disabled()
+    _check_command(config, options)
     machine = _look()
     if options.plain_streams:
         machine = machine.replace(console=Console(terminal=False, own=False))
-    try:
-        machine, plan = prepare(config, machine, options.command, override_exec=False)
-    except LcinitError as error:
-        raise _in_words_of_run(error, options) from error
+    machine, plan = prepare(config, machine, options.command, override_exec=False)
     log.configure(config.log.level, config.log.format, config.log.file)
     for warning in plan.warnings:
         log.warning(warning)
     process.set_child_subreaper(True)
     world = World(config, plan, guest_root_owner(config), root_of(config), main)
+    world.control = None  # /run is the caller's machine's, and others may run guests too
     from lcinit.guest.stay import stay
 
     return stay(world)
@@ -146,10 +147,24 @@ def _look() -> Machine:
         raise SystemFailure.from_os_error("look at this machine", error, hint="is /proc mounted?") from error
 
 
-def _in_words_of_run(error: LcinitError, options: Options) -> LcinitError:
-    if error.exit_code == EX_NOT_FOUND:
-        return LcinitError(error.message, hint=f"name a CMD that is in {options.target}", exit_code=EX_NOT_FOUND)
-    return error
+def _check_command(config: Config, options: Options) -> None:
+    """Refuse a CMD that is not there before anything is made for it. What setup.before may bring is not judged."""
+    if config.setup.before:
+        return
+    argv = command(config, options.command, override_exec=False)
+    try:
+        root = os.open(root_of(config), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        return  # the plan says what is missing
+    try:
+        identify(root, argv[0])
+    except LcinitError as error:
+        if error.exit_code != EX_NOT_FOUND:
+            raise
+        hint = f"name a CMD that is in {options.target}"
+        raise LcinitError(error.message, hint=hint, exit_code=EX_NOT_FOUND) from error
+    finally:
+        os.close(root)
 
 
 def _start_anew(options: Options, id_map: IdMap) -> Never:

@@ -28,7 +28,7 @@ def enter(choice: Choice, sides: Sequence[Side]) -> None:
     Root leaves its supplementary groups; an ordinary user keeps them, whether or not the kernel would let go of them:
     a group can also deny (CVE-2018-7169), and to give that up is for nobody to do unasked.
     """
-    _refuse_where_disabled()
+    refuse_where_disabled()
     privileged = all(side.privileged for side in sides)
     namespace = new_user_namespace(lambda procfs, pid: _write(procfs, pid, choice, sides))
     try:
@@ -43,8 +43,11 @@ def enter(choice: Choice, sides: Sequence[Side]) -> None:
         os.close(namespace)
 
 
-def _refuse_where_disabled() -> None:
-    """The kernel's own answers, ENOSPC and EPERM, do not tell that an administrator has switched them off."""
+def refuse_where_disabled() -> None:
+    """Raise SystemFailure (77) where an administrator has switched user namespaces off.
+
+    The kernel's own answers, ENOSPC and EPERM, do not tell that.
+    """
     for path in _LIMITS:
         try:
             with open(path, encoding="ascii") as file:
