@@ -123,13 +123,12 @@ def enter(target: Target, order: Order, interrupts: signals.SignalFd, prepare: C
     """Run a command in the namespaces of a held process; returns when its program has been executed.
 
     The caller must be single-threaded; `interrupts` reads the signals that make it give up before. `prepare` gets the
-    streams' outer ends before the command can use them. Raises LcinitError:
-    126 and 127 for a command that cannot be run or is not there, 77 for what may not be entered, 78 for an unknown
-    user.
+    streams' outer ends before the command can use them. Raises LcinitError: 126 and 127 for a command that cannot be
+    run or is not there, 77 for what may not be entered, 78 for an unknown user.
     """
     harden()
-    memberships = Memberships(target.cgroups)
     still = stillness(target)
+    memberships = Memberships(target.cgroups, running=still is None)
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     try:
         null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
@@ -151,10 +150,11 @@ def enter(target: Target, order: Order, interrupts: signals.SignalFd, prepare: C
     try:
         entered.await_start(interrupts, prepare)
     except BaseException:
+        if still is not None:
+            still.release()  # the middle may have been killed before it could
         entered.close()
         raise
     finally:
         if still is not None:
-            still.release()  # also where the middle was killed before it could
             still.close()
     return entered

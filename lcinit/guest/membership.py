@@ -25,8 +25,12 @@ class Memberships:
     Opened by the caller, because the kernel judges a move by the credentials with which the file was opened.
     """
 
-    def __init__(self, cgroups: str) -> None:
-        """`cgroups` is the process' /proc/PID/cgroup. Raises SystemFailure: it cannot be joined, or is frozen."""
+    def __init__(self, cgroups: str, *, running: bool = True) -> None:
+        """`cgroups` is the process' /proc/PID/cgroup. Raises SystemFailure if it cannot be joined.
+
+        `running`: and if it is frozen.
+        """
+        self._running = running
         self._procs: list[tuple[int, str]] = []
         with open("/proc/self/cgroup", encoding="utf-8", errors="surrogateescape") as file:
             own = set(file.read().splitlines())
@@ -50,8 +54,8 @@ class Memberships:
         except OSError as error:
             raise SystemFailure.from_os_error(f"open the guest's cgroup {path}", error) from error
         try:
-            if cgroup.events(directory).get("frozen"):
-                raise SystemFailure("the guest is frozen: what enters it would not run", hint="thaw it first")
+            if self._running and cgroup.events(directory).get("frozen"):
+                raise frozen()
             self._procs.append((_open_procs(directory), path))
         finally:
             os.close(directory)
@@ -100,6 +104,11 @@ def open_cgroup(path: str) -> int:
         return files.open_in_root(hierarchy, path, _DIRECTORY)
     finally:
         os.close(hierarchy)
+
+
+def frozen() -> SystemFailure:
+    """The error for a guest that somebody has stopped."""
+    return SystemFailure("the guest is frozen: what enters it would not run", hint="thaw it first")
 
 
 def _open_procs(directory: int) -> int:

@@ -16,7 +16,7 @@ import time
 from lcinit import log
 from lcinit.boot.cgroups import own_path
 from lcinit.errors import SystemFailure
-from lcinit.guest.membership import open_cgroup
+from lcinit.guest.membership import frozen, open_cgroup
 from lcinit.linux.capabilities import CAPABILITIES
 from lcinit.linux.mountinfo import MountInfo
 from lcinit.linux.namespaces import CLONE_NEWPID, CLONE_NEWUSER
@@ -37,7 +37,7 @@ class Stillness:
     def __init__(self, directory: int) -> None:
         """`directory` is a handle of the guest's cgroup. OSError where it cannot be frozen."""
         flags = os.O_NOFOLLOW | os.O_CLOEXEC
-        self.freeze = os.open("cgroup.freeze", os.O_WRONLY | flags, dir_fd=directory)
+        self.freeze = os.open("cgroup.freeze", os.O_RDWR | flags, dir_fd=directory)
         self.events = os.open("cgroup.events", os.O_RDONLY | flags, dir_fd=directory)
 
     def descriptors(self) -> tuple[int, int]:
@@ -45,8 +45,14 @@ class Stillness:
         return self.freeze, self.events
 
     def hold(self) -> None:
-        """Return when every process of the guest is stopped. Raises SystemFailure if that takes too long."""
+        """Return when every process of the guest is stopped. Raises SystemFailure if that takes too long.
+
+        And if somebody stopped it before, for other reasons: who enters must not make it go on.
+        """
         self._lock()
+        if os.pread(self.freeze, 16, 0).strip() == b"1":
+            fcntl.flock(self.freeze, fcntl.LOCK_UN)
+            raise frozen()
         os.write(self.freeze, b"1")
         poll = select.poll()
         poll.register(self.events, select.POLLPRI)
@@ -72,7 +78,11 @@ class Stillness:
                 return
 
     def release(self) -> None:
-        """Let the guest go on. May be called again."""
+        """Let the guest go on, unless somebody else holds it by now. May be called again."""
+        try:
+            fcntl.flock(self.freeze, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return
         os.write(self.freeze, b"0")
         fcntl.flock(self.freeze, fcntl.LOCK_UN)
 

@@ -59,7 +59,10 @@ class Rig:
         chroot: str | None = None,
         argv: tuple[str, ...] = (),
     ) -> None:
-        """`drop` are capabilities' numbers; `argv` is run instead of the script, in `chroot` if there is one."""
+        """`drop` are capabilities' numbers; `argv` is run instead of the script, in `chroot` if there is one.
+
+        What the init prints can be read from `said`.
+        """
         Rig._count += 1
         self.mapped = mapped
         self.cgroup = os.path.join(cgroup2_mount(), f"lcinit-enter-{os.getpid()}-{Rig._count}")
@@ -69,6 +72,7 @@ class Rig:
         flags |= namespaces.CLONE_NEWUSER if mapped else 0
         go, allow = os.pipe()
         ready, tell = os.pipe()
+        self.said, self._say = os.pipe()
         directory = os.open(self.cgroup, os.O_RDONLY)
         sys.stdout.flush()
         self.pid, self.pidfd = namespaces.clone3(flags, cgroup_fd=directory)
@@ -77,6 +81,7 @@ class Rig:
         os.close(directory)
         os.close(go)
         os.close(tell)
+        os.close(self._say)
         procfs = os.open("/proc", os.O_PATH)
         if mapped:
             for name in ("uid_map", "gid_map"):
@@ -110,8 +115,8 @@ class Rig:
                 os.chroot(chroot)
                 os.chdir("/")
             null = os.open("/dev/null", os.O_RDWR)
-            for fd in (0, 1, 2):
-                os.dup2(null, fd)
+            for fd, target in ((null, 0), (self._say, 1), (null, 2)):
+                os.dup2(fd, target)
             os.write(tell, b"ready")
             process.close_range(3)
             os.execve(argv[0], argv, {"PATH": "/usr/bin:/bin", "SECRET": "of the guest"})
@@ -128,6 +133,7 @@ class Rig:
         kill_cgroup(self.cgroup)
         os.waitpid(self.pid, 0)
         os.close(self.pidfd)
+        os.close(self.said)
         remove_cgroup(self.cgroup)
 
     def inject(self, *argv: str, **options: object) -> subprocess.CompletedProcess[bytes]:

@@ -295,8 +295,9 @@ def test_a_caller_that_is_stopped_does_not_hold_up_the_end_of_the_guest() -> Non
             process.kill()
 
 
-def test_a_frozen_guest_is_told() -> None:
-    with Rig() as rig:
+@pytest.mark.parametrize("mapped", [True, False], ids=["mapped", "unmapped"])
+def test_a_frozen_guest_is_told(mapped: bool) -> None:
+    with Rig(mapped=mapped) as rig:
         with open(f"{rig.cgroup}/cgroup.freeze", "w", encoding="ascii") as file:
             file.write("1")
         time.sleep(0.1)
