@@ -288,11 +288,6 @@ class InitctlService:
 
     # the FIFO
 
-    def drain(self) -> None:
-        """Take what has been written by now: the FIFO will not be read by this process again."""
-        if self._fd >= 0:
-            self._read()
-
     def _ready(self, loop: AbstractEventLoop) -> None:
         """One read, and a pause when there were many: writers that flood wait for the pipe, not PID 1 for them."""
         if not self._pace.take(loop.time()):

@@ -2,26 +2,36 @@
 
 from __future__ import annotations
 
+import os
+
 from lcinit.control.initctl_service import InitctlService
 from lcinit.control.service import ControlServer
 from lcinit.guest.offered import Offered
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from lcinit.guest.reexec import Handed
     from lcinit.guest.supervisor import Supervisor
 
 
 class Services:
     """Started when the guest is up; each that cannot be had says so itself and the others go on."""
 
-    def __init__(self, supervisor: Supervisor, listening: int = -1) -> None:
-        """`listening` is the control socket of the lcinit before this one."""
+    def __init__(self, supervisor: Supervisor, handed: Handed | None = None) -> None:
+        """`handed` has what the lcinit before this one served."""
         world = supervisor.world
-        wanted = world.config.initctl is not False
-        self._initctl = InitctlService(supervisor.request) if wanted else None
-        self._control = (
-            None if world.control is None else ControlServer(Offered(supervisor), path=world.control, adopt=listening)
-        )
+        fifo, listening = (-1, -1) if handed is None else (handed.descriptor(name) for name in ("initctl", "control"))
+        variables = {} if handed is None else handed.facts["init_variables"]
+        self._initctl: InitctlService | None = None
+        if world.config.initctl is not False:
+            self._initctl = InitctlService(supervisor.request, adopt=fifo, variables=variables)
+        elif fifo >= 0:
+            os.close(fifo)
+        self._control: ControlServer | None = None
+        if world.control is not None:
+            self._control = ControlServer(Offered(supervisor), path=world.control, adopt=listening)
+        elif listening >= 0:
+            os.close(listening)
 
     async def start(self) -> None:
         """All of them."""
@@ -30,14 +40,16 @@ class Services:
         if self._initctl is not None:
             await self._initctl.start()
 
-    def listening_fd(self) -> int:
-        """The control socket; -1 while there is none."""
-        return -1 if self._control is None else self._control.listening_fd()
+    def descriptors(self) -> dict[str, int]:
+        """What an lcinit that takes over goes on with: the FIFO and the listening socket, -1 for none."""
+        return {
+            "initctl": -1 if self._initctl is None else self._initctl.fifo_fd(),
+            "control": -1 if self._control is None else self._control.listening_fd(),
+        }
 
-    def drain(self) -> None:
-        """Take the requests that were written by now."""
-        if self._initctl is not None:
-            self._initctl.drain()
+    def init_variables(self) -> dict[str, str]:
+        """What initctl requests have set."""
+        return {} if self._initctl is None else self._initctl.variables()
 
     def look(self) -> None:
         """See that the FIFO is still there."""

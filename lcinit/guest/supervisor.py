@@ -146,8 +146,6 @@ class Supervisor:
             return
         finally:
             os.close(state)
-        if self.services is not None:
-            self.services.drain()
         if self.state.name == "running":
             reexec.become(facts_of(self))
 
@@ -167,7 +165,7 @@ class Supervisor:
         self.events.record("reexecuted", pid=start.pid)
         log.info(f"this is another lcinit now; the guest's {start.name} goes on as process {start.pid}")
         self._watch(start)
-        self._serve(handed.descriptor("control"))
+        self._serve(handed)
 
     def _asker_for(self, start: Start) -> Asker:
         return Asker(start, self.world.config.exec.stop, asyncio.get_running_loop(), self._answered)
@@ -366,13 +364,13 @@ class Supervisor:
 
     # around it
 
-    def _serve(self, listening: int = -1) -> None:
+    def _serve(self, handed: Handed | None = None) -> None:
         """Now that the guest is up there is time for those who want to talk to PID 1."""
         if self._done.done():
             return
         from lcinit.guest.services import Services
 
-        self.services = Services(self, listening)
+        self.services = Services(self, handed)
         self._spawn_task(self.services.start())
 
     def _spawn_task(self, work: Any) -> asyncio.Task[None]:

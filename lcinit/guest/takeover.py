@@ -62,6 +62,7 @@ def facts_of(supervisor: Supervisor) -> dict[str, Any]:
         "failures": supervisor.back_off.failures,
         "start": current.facts(),
         "console": supervisor.console.facts(),
+        "init_variables": {} if supervisor.services is None else supervisor.services.init_variables(),
         "world": _world_facts(supervisor.world),
         "descriptors": {
             "pidfd": current.pidfd,
@@ -69,7 +70,7 @@ def facts_of(supervisor: Supervisor) -> dict[str, Any]:
             "cgroup": current.cgroup_fd,
             "notify": -1 if supervisor.readiness is None else supervisor.readiness.fileno(),
             "console": supervisor.console.master(),
-            "control": -1 if supervisor.services is None else supervisor.services.listening_fd(),
+            **({} if supervisor.services is None else supervisor.services.descriptors()),
         },
     }
 
