@@ -57,6 +57,12 @@ def pss(pid: int) -> int:
         return next(int(line.split()[1]) for line in file if line.startswith("Pss:"))
 
 
+def ticks(pid: int) -> int:
+    """Processor time, in hundredths of a second."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return int(fields[11]) + int(fields[12])
+
+
 @pytest.mark.row(47)
 def test_a_flood_of_refused_calls_costs_the_keeper_no_memory_and_keeps_it_from_nothing(tmp_path: Path) -> None:
     def body() -> None:
@@ -81,6 +87,9 @@ def test_a_flood_of_refused_calls_costs_the_keeper_no_memory_and_keeps_it_from_n
             assert guest.result() is True
             assert pss(pid) <= before + 256
             assert len(os.listdir(f"/proc/{pid}/fd")) == descriptors
+            spent = ticks(pid)
+            time.sleep(0.5)  # nobody can call any more: the listener has hung up for good
+            assert ticks(pid) <= spent + 1
 
     run_isolated(body, pid=True, timeout=120)
 

@@ -174,9 +174,10 @@ def test_a_caller_that_was_killed_is_no_trouble() -> None:
     run_isolated(body, pid=True)
 
 
-def test_a_call_that_is_not_waiting_any_more_is_answered_to_nobody() -> None:
+@pytest.mark.parametrize("received", [True, False])
+def test_a_call_that_is_not_waiting_any_more_is_answered_to_nobody(received: bool) -> None:
     def body() -> None:
-        pipe = os.pipe()
+        pipe, dead = os.pipe(), os.pipe()
 
         def script() -> int:
             pid = os.fork()
@@ -185,17 +186,23 @@ def test_a_call_that_is_not_waiting_any_more_is_answered_to_nobody() -> None:
             os.read(pipe[0], 1)
             os.kill(pid, SIGKILL)
             os.waitpid(pid, 0)
-            return 0
+            os.write(dead[1], b"d")
+            return os.read(pipe[0], 1) == b"e"  # the listener hangs up with the last who could call
 
         guest = Guest(script)
         select.select([guest.listener], [], [])
-        call = seccomp.receive(guest.listener)
-        assert call is not None
-        assert seccomp.is_waiting(guest.listener, call.id)
+        call = seccomp.receive(guest.listener) if received else None
+        if call is not None:
+            assert seccomp.is_waiting(guest.listener, call.id)
         os.write(pipe[1], b"k")
-        assert guest.result() == 0
-        assert not seccomp.is_waiting(guest.listener, call.id)
-        assert not seccomp.answer(guest.listener, call.id, errno.EPERM)
+        assert os.read(dead[0], 1) == b"d"
+        if call is not None:
+            assert not seccomp.is_waiting(guest.listener, call.id)
+            assert not seccomp.answer(guest.listener, call.id, errno.EPERM)
+        else:
+            assert seccomp.receive(guest.listener) is None
+        os.write(pipe[1], b"e")
+        assert guest.result() is True
 
     run_isolated(body, pid=True)
 
