@@ -79,6 +79,8 @@ class Supervisor:
         self.readiness: Readiness | None = None
         self._done: asyncio.Future[Action]
         self._work: set[asyncio.Task[None]] = set()
+        self.failed_to_start = False
+        self._next: Action | None = None
         self._putting_away = False  # from the end of a guest until the next step
         self._after: asyncio.Task[None] | None = None
         self._signals = SignalStream(world.reaper, self._take_signal)
@@ -203,10 +205,16 @@ class Supervisor:
             self._later(PROGRESS, self._progress)
         elif action.kind == "kill":
             self._kill()
-        elif action.kind in ("prepare", "back-off", "end"):
+        elif self._putting_away:
+            self._next = action  # what was asked for meanwhile, when that is done
+        else:
             self._spawn_task(self._after_end(action))
 
     def _ask(self, word: str) -> None:
+        if self.frozen and self.current is not None:
+            cgroup.set_frozen(self.current.cgroup_fd, False)  # else nobody hears
+            self.frozen = False
+            self.events.record("thawed")
         if self._asker is not None:
             self._answered(word, *self._asker.ask(word))
 
@@ -271,10 +279,9 @@ class Supervisor:
     def _failed(self, code: int) -> None:
         current = self.current
         assert current is not None
-        if current.error is not None and self.state.word is None:
-            log.error(str(current.error))
-        elif self.state.word is None:
-            log.error("the start of the guest ended without a word")
+        if self.state.word is None:
+            self.failed_to_start = True
+            log.error(str(current.error or "the start of the guest ended without a word"))
         self._remember(current, "failed", code)
         self._happen(Event(kind="failed", status=code))
 
@@ -320,6 +327,7 @@ class Supervisor:
             except Exception as error:
                 _say_unexpected(error)
             self._putting_away = False
+            action, self._next = self._next or action, None
         if action.kind == "prepare" and self.state.name == "killing":
             self._happen(Event(kind="failed"))  # what was asked for meanwhile counts
         elif action.kind == "prepare":

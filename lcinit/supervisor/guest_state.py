@@ -32,11 +32,14 @@ LEFT_OFF = 1  # the exit code of an end that nobody can tell anything about
 
 
 class State(Record):
-    """`word` is what was asked for last; `began` whether this start's init was ever executed."""
+    """`word` is what was asked for last; `began` whether this start's init was ever executed; `again` whether there
+    was a start before this one.
+    """
 
     name: Name = "preparing"
     word: Word | None = None
     began: bool = False
+    again: bool = False
 
 
 class Rules(Record):
@@ -95,7 +98,7 @@ def transition(state: State, event: Event, rules: Rules) -> tuple[State, tuple[A
         # the builder made the leader, and that executed the init, before either had the signal
         return state.replace(began=True), (Action(kind="kill"),)
     if event.kind == "due" and state.name == "waiting":
-        return State(), (Action(kind="prepare"),)
+        return State(again=True), (Action(kind="prepare"),)
     return state, ()
 
 
@@ -116,7 +119,7 @@ def _asked(state: State, event: Event) -> tuple[State, tuple[Action, ...]]:
         return asked, (Action(kind="kill"),) if event.at_once else ()
     if state.name == "waiting":
         if word in ("reboot", "restart"):
-            return State(), (Action(kind="prepare"),)
+            return State(again=True), (Action(kind="prepare"),)
         return asked.replace(name="ended"), (Action(kind="end", how=_how(word), status=0),)
     return state, ()
 
@@ -138,14 +141,14 @@ def _exited(state: State, event: Event, rules: Rules) -> tuple[State, tuple[Acti
     if event.signal == POWERED_OFF:
         return _end(state, "poweroff", event, rules)
     if rules.on_exit == "restart":
-        return State(name="waiting"), (Action(kind="back-off"),)
+        return State(name="waiting", again=True), (Action(kind="back-off"),)
     return state.replace(name="ended"), (Action(kind="end", how="exit", status=event.status),)
 
 
 def _end(state: State, word: Word, event: Event, rules: Rules) -> tuple[State, tuple[Action, ...]]:
     """The guest ended as `word` says."""
     if word == "restart" or (word == "reboot" and rules.on_reboot == "restart"):
-        return State(), (Action(kind="prepare"),)
+        return State(again=True), (Action(kind="prepare"),)
     how: Literal["poweroff", "halt", "reboot"] = _how(word)
     if word == "reboot" and rules.on_reboot == "propagate":
         how = "reboot"
@@ -156,4 +159,7 @@ def _end(state: State, word: Word, event: Event, rules: Rules) -> tuple[State, t
 def _failed(state: State, status: int, rules: Rules) -> tuple[State, tuple[Action, ...]]:
     if state.word is not None:
         return _end(state, state.word, Event(kind="failed"), rules)
+    if state.again and rules.on_exit == "restart":
+        # what failed now succeeded before; at the first time it is more likely a mistake that will not go away
+        return State(name="waiting", again=True), (Action(kind="back-off"),)
     return state.replace(name="ended"), (Action(kind="end", how="exit", status=status or LEFT_OFF),)

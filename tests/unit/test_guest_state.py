@@ -174,7 +174,7 @@ def test_what_an_end_means(word: Any, signal: int, on_reboot: Any, on_exit: Any,
     if kind == "end":
         assert (action.how, action.status, action.by_reboot) == (how, status, signal in (1, 2))
     else:
-        assert after == State(name="preparing" if kind == "prepare" else "waiting")
+        assert after == State(name="preparing" if kind == "prepare" else "waiting", again=True)
 
 
 def test_an_exit_with_129_or_130_is_no_reboot() -> None:
@@ -197,15 +197,23 @@ def test_a_request_during_the_start_ends_it_and_is_obeyed() -> None:
     _, (action,) = transition(state, Event(kind="failed", status=254), RULES[0])
     assert (action.kind, action.how, action.status) == ("end", "poweroff", 0)
     state, _ = transition(State(), Event(kind="asked", word="restart"), RULES[0])
-    assert transition(state, Event(kind="failed", status=254), RULES[0]) == (State(), (Action(kind="prepare"),))
+    assert transition(state, Event(kind="failed", status=254), RULES[0]) == (State(again=True), (Action(kind="prepare"),))
 
 
 def test_requests_during_the_back_off_do_not_wait_for_its_end() -> None:
     waiting = State(name="waiting")
     for word in WORDS[2:]:
         asked = Event(kind="asked", word=word)
-        assert transition(waiting, asked, RULES[0]) == (State(), (Action(kind="prepare"),))
+        assert transition(waiting, asked, RULES[0]) == (State(again=True), (Action(kind="prepare"),))
     for word in WORDS[:2]:
         _, (action,) = transition(waiting, Event(kind="asked", word=word), RULES[0])
         assert (action.kind, action.how) == ("end", word)
-    assert transition(waiting, Event(kind="due"), RULES[0]) == (State(), (Action(kind="prepare"),))
+    assert transition(waiting, Event(kind="due"), RULES[0]) == (State(again=True), (Action(kind="prepare"),))
+
+
+def test_a_later_start_that_fails_is_tried_again_where_ends_are() -> None:
+    again = State(again=True)
+    after, (action,) = transition(again, Event(kind="failed", status=71), Rules(on_exit="restart"))
+    assert (after.name, action.kind) == ("waiting", "back-off")
+    after, (action,) = transition(again, Event(kind="failed", status=71), Rules(on_exit="exit"))
+    assert (after.name, action) == ("ended", Action(kind="end", how="exit", status=71))
