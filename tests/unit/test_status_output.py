@@ -72,10 +72,10 @@ REPORTS = {
         },
         "stop": {"request": "poweroff", "origin": "SIGRTMIN+3", "asked": SINCE, "timeout": 90.0, "elapsed": 12.4},
     },
-    "failed": {
+    "restarting": {
         **REPORT,
         "manager": None,
-        "state": "failed",
+        "state": "restarting",
         "guest": None,
         "timings": {},
         "starts": 7,
