@@ -9,7 +9,6 @@ import fcntl
 import os
 import pty
 import select
-import shutil
 import signal
 import subprocess
 import sys
@@ -30,7 +29,7 @@ OWNED = (0, 1_000_000, 65_536)
 def prepare(name: str = "busybox", *, owner: int | None = None, subuid: str = "") -> str:
     """An ordinary user, and a copy of the guest `name`, all of it that user's where `owner` is one; its path."""
     ordinary.prepare(subuid)
-    shutil.copytree(guests.guest(name), GUEST, symlinks=True)
+    subprocess.run(["cp", "-a", guests.guest(name), GUEST], check=True)
     if owner is not None:
         for directory, names, files in os.walk(GUEST):
             for each in (".", *names, *files):
