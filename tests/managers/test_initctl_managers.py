@@ -11,6 +11,7 @@ from tests.guests.test_handoff import MAPPED, shifted_layer
 from tests.lab.container import Container
 from tests.lab.libvirt import Libvirt
 from tests.lab.probe import await_probe
+from tests.namespace.initctl_server import wait_until
 
 TOLERANT = MAPPED + "exec: {mode: tolerant}\ninitctl: auto\n"
 UP = "echo up\n"
@@ -61,7 +62,8 @@ def test_virsh_reboot_starts_the_guest_again(name: str, domain: Callable[[str], 
     running = domain(name)
     seen = len(running.console())
     ask(running, "reboot")
-    await_probe(running, 60, start=seen)
+    # libvirt makes another terminal for another run, and for a moment there is none
+    assert wait_until(lambda: b"probe-done" in running.console()[seen:], 60)
     assert "reboot was asked for by initctl" in running.console()[seen:].decode(errors="replace")
     ask(running, "shutdown")
     assert running.wait(60).reason == "shutdown"
