@@ -48,13 +48,15 @@ class RebootCalls:
         call = seccomp.receive(self._listener)
         if call is None:
             return  # its caller was killed meanwhile
+        error = errno.EPERM
         try:
             error = self._perform(call)
+        except (FileNotFoundError, ProcessLookupError):
+            pass  # the caller has ended
         except OSError as failed:
-            error = errno.EPERM
-            if failed.errno not in (errno.ENOENT, errno.ESRCH):  # those say that the caller has ended
-                self._say(f"keeper: cannot answer reboot(2) of PID {call.pid}: {failed.strerror or failed}")
-        seccomp.answer(self._listener, call.id, error)
+            self._say(f"keeper: cannot answer reboot(2) of PID {call.pid}: {failed.strerror or failed}")
+        finally:
+            seccomp.answer(self._listener, call.id, error)  # whatever happens: its caller would wait for ever
 
     def _perform(self, call: seccomp.Notification) -> int:
         """Do what the call asks for, if its caller may ask: the errno of the answer, 0 where it succeeds."""
