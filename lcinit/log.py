@@ -109,6 +109,11 @@ def error(message: str) -> None:
         _log.write("error", line)
 
 
+def unexpected(where: str, error: BaseException | None) -> None:
+    """A mistake of lcinit's own, where it was caught: one line, and life goes on."""
+    _log.write("error", f"unexpected, {where}: {type(error).__name__}: {error}")
+
+
 def level() -> str:
     """The lowest level that is written, a key of LEVELS."""
     return _log.level

@@ -19,6 +19,7 @@ from lcinit.supervisor.accounts import identity
 from lcinit.supervisor.loop import loop_needed
 from lcinit.supervisor.reaper import Child, Status, describe_status, status_of
 from lcinit.supervisor.spawn import Program, spawn
+from lcinit.supervisor.watch import STOP
 
 EX_TIMEOUT = 124  # as timeout(1)
 TOO_LONG = Status(-1)  # of a command that was ended because its time was up
@@ -46,17 +47,20 @@ def run_outside(world: World, step: s.RunCommand, leader: int) -> None:
         return
     limit = _limit(world, step)
     pidfd = process.pidfd_open(pid)
+    asked = signals.SignalFd(STOP)
     try:
         poll = select.poll()
-        poll.register(pidfd, select.POLLIN)
-        if not poll.poll(None if limit.seconds is None else max(0, int(limit.seconds * 1000))):
+        for fd in (pidfd, asked.fileno()):
+            poll.register(fd, select.POLLIN)
+        ready = poll.poll(None if limit.seconds is None else max(0, int(limit.seconds * 1000)))
+        if pidfd not in dict(ready):
             os.killpg(pid, signals.SIGKILL)
-            os.waitpid(pid, 0)
-            status = TOO_LONG
-        else:
-            status = status_of(os.waitpid(pid, 0)[1])
+        status = status_of(os.waitpid(pid, 0)[1])
     finally:
         os.close(pidfd)
+        asked.close()
+    if not ready:
+        status = TOO_LONG
     if status != 0:
         _failed(step, status, limit)
 

@@ -101,6 +101,13 @@ class Start:
         """The init in words."""
         return "command" if self.kind == "plain" else self.kind
 
+    @property
+    def everybody(self) -> str:
+        """The init and how many other processes there are, in words."""
+        others = len(cgroup.processes(self.cgroup_fd)) - 1
+        more = "" if others < 1 else f" and {others} more process{'' if others == 1 else 'es'}"
+        return f"the guest's {self.name}{more}"
+
     def watch(self) -> None:
         """Hear what is told, from the running loop on."""
         if self._reports is None:

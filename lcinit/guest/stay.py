@@ -41,7 +41,12 @@ def stay(world: World) -> int:
         import_loop()
         from lcinit.guest.supervisor import Supervisor
 
-        action = new_loop().run_until_complete(Supervisor(world, number, First(forked, early.heard)).run())
+        supervisor = Supervisor(world, number, First(forked, early.heard))
+        action = new_loop().run_until_complete(supervisor.run())
+        if supervisor.failed_to_start and world.config.exec.on_failure == "shell":
+            from lcinit.boot.rescue import rescue_shell
+
+            rescue_shell(world)
     return end(action, rules)
 
 

@@ -225,9 +225,7 @@ class Supervisor:
     def _progress(self) -> None:
         if self.state.name in ("stopping", "killing") and self.stop_asked is not None and self.current is not None:
             waited = time.monotonic() - self.stop_asked
-            count = len(cgroup.processes(self.current.cgroup_fd))
-            whom = f"the guest's {self.current.name}" + (f" and {count - 1} more processes" if count > 1 else "")
-            log.info(f"waiting for {whom}, {waited:.0f} of {self.rules.timeout:g} s")
+            log.info(f"waiting for {self.current.everybody}, {waited:.0f} of {self.rules.timeout:g} s")
             self._later(PROGRESS, self._progress)
 
     def _kill(self) -> None:
@@ -325,7 +323,7 @@ class Supervisor:
             try:
                 await self._put_away(ended)
             except Exception as error:
-                _say_unexpected(error)
+                log.unexpected("at the end of the guest", error)
             self._putting_away = False
             action, self._next = self._next or action, None
         if action.kind == "prepare" and self.state.name == "killing":
@@ -390,7 +388,7 @@ class Supervisor:
     def _worked(self, task: asyncio.Task[None]) -> None:
         self._work.discard(task)
         if not task.cancelled() and task.exception() is not None:
-            _say_unexpected(task.exception())
+            log.unexpected("in PID 1", task.exception())
 
     def _later(self, delay: float, call: Any) -> None:
         self._timers.append(asyncio.get_running_loop().call_later(delay, call))
@@ -399,7 +397,3 @@ class Supervisor:
         for timer in self._timers:
             timer.cancel()
         self._timers.clear()
-
-
-def _say_unexpected(error: BaseException | None) -> None:
-    log.error(f"unexpected, in PID 1: {type(error).__name__}: {error}")

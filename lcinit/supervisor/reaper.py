@@ -95,7 +95,7 @@ class Reaper:
                 try:
                     child.ended(status_of(wait_status))
                 except Exception as error:
-                    log.error(f"unexpected, at the end of process {pid}: {type(error).__name__}: {error}")
+                    log.unexpected(f"at the end of process {pid}", error)
             elif self.remember:
                 self._unclaimed.pop(pid, None)
                 self._unclaimed[pid] = status_of(wait_status)

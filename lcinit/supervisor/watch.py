@@ -103,6 +103,6 @@ class SignalStream:
             try:
                 self._take(info)
             except Exception as error:
-                log.error(f"unexpected, on {signal_name(info.signo)}: {type(error).__name__}: {error}")
+                log.unexpected(f"on {signal_name(info.signo)}", error)
         if ended:
             self.reaper.reap()
