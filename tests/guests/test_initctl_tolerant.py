@@ -79,6 +79,18 @@ def test_a_failing_power_supply_is_a_poweroff(start: Callable[[str], Container])
     assert "the power is failing" in text(running)
 
 
+def test_runlevel_u_exchanges_lcinit_and_the_fifo_goes_on(start: Callable[[str], Container]) -> None:
+    running = start("busybox")
+    guest = running.guest_pid1()
+    write(running, runlevel_request("u").pack())
+    assert wait_until(lambda: "becoming the lcinit that is installed now" in text(running), 20)
+    assert wait_until(lambda: running.run("/sbin/init", "3").returncode == 0, 20)
+    assert wait_until(lambda: "runlevel 3 was asked for and ignored" in text(running))
+    assert running.guest_pid1() == guest
+    assert running.run("/sbin/init", "0").returncode == 0
+    assert running.wait(60).status == POWEROFF_DEATH
+
+
 @pytest.mark.row(28)
 def test_pid_1_hears_of_a_replaced_fifo_and_makes_it_again(start: Callable[[str], Container]) -> None:
     running = start("busybox")
