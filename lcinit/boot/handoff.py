@@ -79,6 +79,8 @@ def _become_init(world: World, step: s.ExecInit) -> Never:
     os.umask(0o022)
     # a guest that lcinit stays for ends with it, as it does where lcinit is PID 1
     process.set_pdeathsig(signals.SIGKILL if world.report is not None else 0)
+    if world.report is not None:
+        world.report.check()  # an end before the call sends nothing (PR_SET_PDEATHSIG(2const))
     _enter(step.cwd or "/")
     process.close_range(3, flags=process.CLOSE_RANGE_CLOEXEC)
     signals.reset_signals()

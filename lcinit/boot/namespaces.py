@@ -8,6 +8,7 @@ from lcinit.boot.world import World
 from lcinit.config.values import IdRange
 from lcinit.errors import SystemFailure
 from lcinit.linux import namespaces, process
+from lcinit.linux.signals import SIGKILL
 from lcinit.plan import steps as s
 from lcinit.supervisor.userns import any_procfs
 
@@ -48,6 +49,7 @@ def clone_leader(world: World, step: s.CloneLeader) -> tuple[int, int]:
     cgroup = world.guest_cgroup if world.guest_cgroup >= 0 else None
     pid, pidfd = namespaces.clone3(flags, cgroup_fd=cgroup, exit_signal=0)
     if pid == 0:
+        process.set_pdeathsig(SIGKILL)
         world.reopen_root()
     return pid, pidfd
 
@@ -65,6 +67,8 @@ def become_root(world: World) -> None:
     os.setresgid(0, 0, 0)
     os.setresuid(0, 0, 0)
     world.inside = True
+    if world.report is not None:
+        process.set_pdeathsig(SIGKILL)  # the change of ids has undone what clone_leader did
     forbid_dumping()
 
 

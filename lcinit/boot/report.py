@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import marshal
 import os
+import select
 import struct
 
 from lcinit.errors import LcinitError, SystemFailure
@@ -60,6 +61,13 @@ class Report:
             self._channel.sendmsg([marshal.dumps((kind, facts))], rights if descriptors else [])
         except OSError as error:
             raise SystemFailure.from_os_error("tell PID 1 of the guest's start", error) from error
+
+    def check(self) -> None:
+        """Raise SystemFailure where PID 1 has ended."""
+        poll = select.poll()
+        poll.register(self._channel, 0)
+        if poll.poll(0):
+            raise SystemFailure("PID 1 ended while the guest was started")
 
     def fail(self, error: LcinitError) -> None:
         """Tell that it ends here, and why."""

@@ -352,7 +352,10 @@ class _Builder:
             if self.nested:
                 why = "a pty of the guest's own, which PID 1 relays"
             plain = self.nested and self.machine.console.terminal
-            self._add(s.ConsoleStep(phase="setup", how="relay", plain=plain, why=why or "there is no terminal"))
+            if self.machine.console.lent:
+                self._add(s.ConsoleStep(phase="setup", how="keep", why="it was asked for"))
+            else:
+                self._add(s.ConsoleStep(phase="setup", how="relay", plain=plain, why=why or "there is no terminal"))
 
     def _change_root(self) -> None:
         mode = self.config.root.mode

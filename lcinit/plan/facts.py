@@ -31,12 +31,13 @@ class Console(Record):
     """What PID 1's standard streams are.
 
     `own`: the terminal is of a devpts instance that the manager made for this container, so that changing its owner
-    changes nothing outside.
+    changes nothing outside. `lent`: the guest's init is to have these very streams, whatever init it is.
     """
 
     terminal: bool
     own: bool
     name: str = ""
+    lent: bool = False
 
 
 class Guest(Record):

@@ -142,10 +142,11 @@ class ConsoleStep(Step):
     bind: the manager's terminal, bound; own: the same, given to the guest's root; relay: a fresh pty in the guest's
     devpts, relayed by the helper, for an init; a plain command keeps the streams it was started with, because the
     helper dies with PID 1 and could not deliver its last words. `plain`: PID 1 relays, and for a plain command too.
+    keep: every init keeps them.
     """
 
     kind = "console"
-    how: Literal["bind", "own", "relay"]
+    how: Literal["bind", "own", "relay", "keep"]
     plain: bool = False
 
     def what(self) -> str:
@@ -153,6 +154,7 @@ class ConsoleStep(Step):
         return {
             "bind": "bind the container's terminal",
             "own": "bind the container's terminal, owned by the guest's root",
+            "keep": "the guest keeps the streams of PID 1",
             "relay": "make a pty that is relayed" + ("" if self.plain else " (a plain command keeps its streams)"),
         }[self.how]
 

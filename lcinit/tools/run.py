@@ -127,7 +127,7 @@ def supervise(config: Config, options: Options, main: Callable[[list[str]], int]
     _check_command(config, options)
     machine = _look()
     if options.plain_streams:
-        machine = machine.replace(console=Console(terminal=False, own=False))
+        machine = machine.replace(console=Console(terminal=False, own=False, lent=True))
     machine, plan = prepare(config, machine, options.command, override_exec=False)
     log.configure(config.log.level, config.log.format, config.log.file)
     for warning in plan.warnings:
