@@ -256,7 +256,7 @@ class Supervisor:
     def _started(self) -> None:
         current = self.current
         assert current is not None
-        self.starts += 1
+        self.starts, self.failed_to_start = self.starts + 1, False
         times = ", ".join(f"{name} {seconds * 1000:.0f} ms" for name, seconds in current.phases.items())
         say = log.debug if current.kind == "plain" else log.info
         say(f"the guest's {current.name} is up as process {current.pid} ({times})")
