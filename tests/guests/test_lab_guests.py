@@ -12,6 +12,8 @@ from tests.lab import guests
 from tests.lab.container import Container
 from tests.lab.probe import SYSTEMD_STATE, add_probe, await_probe
 
+#: what each calls itself, where that is not the name it was started by
+COMM = {"runit": "runit", "openrc": "openrc-init", "finit": "finit", "s6": "s6-svscan"}
 WITH_INIT = sorted(name for name, recipe in guests.RECIPES.items() if recipe.init != "none")
 
 
@@ -20,9 +22,10 @@ def test_guest_boots_and_powers_off_in_a_plain_container(
     name: str, container: Callable[..., Container], guest_copy: Callable[..., str]
 ) -> None:
     root = guest_copy(name)
-    systemd = guests.RECIPES[name].init == "systemd"
+    recipe = guests.RECIPES[name]
+    systemd = recipe.init == "systemd"
     add_probe(root, name, SYSTEMD_STATE if systemd else "echo init $(cat /proc/1/comm)")
-    booted = container("nspawn").start(root, cache=False)
+    booted = container("nspawn").start(root, cache=False, init=recipe.command[0], args=recipe.command[1:])
     result = await_probe(booted, 60)
     assert result.status == 0
     if systemd:
@@ -30,7 +33,7 @@ def test_guest_boots_and_powers_off_in_a_plain_container(
         assert not result.values("failed")
         assert result.value("init").endswith("/systemd")
     else:
-        assert result.value("init") == "init"
+        assert result.value("init") == COMM.get(name, "init")
     assert booted.wait(30).status == 0
 
 

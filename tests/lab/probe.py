@@ -62,8 +62,28 @@ _AFTER = {
     "systemd": {"poweroff": "systemctl poweroff", "reboot": "systemctl reboot", "halt": "systemctl halt"},
     "sysvinit": {"poweroff": "/sbin/poweroff", "reboot": "/sbin/reboot", "halt": "/sbin/halt"},
     "busybox": {"poweroff": "/sbin/poweroff", "reboot": "/sbin/reboot", "halt": "/sbin/halt"},
+    "runit": {"poweroff": "/sbin/poweroff", "reboot": "/sbin/reboot", "halt": "/sbin/halt"},
+    "openrc-init": {
+        "poweroff": "openrc-shutdown --poweroff now",
+        "reboot": "openrc-shutdown --reboot now",
+        "halt": "openrc-shutdown --halt now",
+    },
+    "finit": {
+        "poweroff": "/lib/finit/initctl poweroff",
+        "reboot": "/lib/finit/initctl reboot",
+        "halt": "/lib/finit/initctl halt",
+    },
+    "s6-svscan": {"poweroff": "s6-svscanctl -t /etc/s6"},  # it ends, and knows nothing of reboot(2)
     "none": {"poweroff": "exit $status"},
 }
+
+#: a supervised service runs once only if it does not end
+_SERVICE = "#!/bin/sh\n{command}\nexec sleep 1000000\n"
+_OPENRC = """\
+#!/sbin/openrc-run
+depend() {{ after *; }}
+start() {{ {command} & }}
+"""
 
 
 class ProbeResult(NamedTuple):
@@ -106,6 +126,18 @@ def add_probe(root: str, name: str, script: str, after: str | None = "poweroff")
     elif init == "busybox":
         inittab = _read(guest(name), "etc/inittab")
         place_file(root, "etc/inittab", 0o644, f"{inittab}::once:{command}\n")
+    elif init == "runit":
+        place_file(root, "etc/sv/probe/run", 0o755, _SERVICE.format(command=command))
+        place_file(root, "etc/sv/probe/supervise", 0o777, "/run/runit/supervise/probe")
+        place_file(root, "etc/runit/runsvdir/default/probe", 0o777, "/etc/sv/probe")
+    elif init == "openrc-init":
+        place_file(root, "etc/init.d/lcinit-probe", 0o755, _OPENRC.format(command=command))
+        place_file(root, "etc/runlevels/default/lcinit-probe", 0o777, "/etc/init.d/lcinit-probe")
+    elif init == "finit":
+        configuration = _read(guest(name), "etc/finit.conf")
+        place_file(root, "etc/finit.conf", 0o644, f"{configuration}task [2345] {command} -- Probe\n")
+    elif init == "s6-svscan":
+        place_file(root, "etc/s6/probe/run", 0o755, _SERVICE.format(command=command))
     return command
 
 
