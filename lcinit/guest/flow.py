@@ -8,6 +8,7 @@ import fcntl
 import os
 import select
 import termios
+import time
 
 from lcinit.control.relay import open_nonblocking
 
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
 CHUNK = 64 * 1024
+ESCAPE = b"\x1d"  # ctrl-]
+ESCAPES = 3
+ESCAPE_GAP = 0.5  # seconds between two of them at most
 REST = 0.1  # seconds between looks at a terminal that no process has open
 _GONE = (errno.EIO, errno.EPIPE, errno.ECONNRESET, errno.ENXIO)
 _BROKEN = select.POLLERR | select.POLLHUP | select.POLLNVAL
@@ -88,8 +92,8 @@ class Flow:
         """Put before all else what was read already."""
         self._held[:0] = data
 
-    def step(self, ready: dict[int, int]) -> bytes:
-        """Move what can be moved; returns what was read, for who looks into it."""
+    def step(self, ready: dict[int, int]) -> None:
+        """Move what can be moved."""
         received = b""
         if ready.get(self.source, 0) & (select.POLLIN | _BROKEN) and self.source in self.wanted():
             received = self._read()
@@ -97,7 +101,6 @@ class Flow:
             self._write()
         elif ready.get(self.sink, 0) & select.POLLERR and not self._held:
             self.broken = True
-        return received
 
     def _read(self) -> bytes:
         size = CHUNK if self.limit is None else min(CHUNK, self.limit)
@@ -154,6 +157,46 @@ class TerminalFlow(Flow):
         self._resting = False
 
 
+class KeyFlow(Flow):
+    """What is typed. ctrl-] three times is the way out, as machinectl(1) has it: `escaped` is true from then on.
+
+    One that may be the first of three is held back for as long as another could follow: nobody wants to type it, on
+    the way out, into the program that is left.
+    """
+
+    escaped = False
+    _since = 0.0
+    _escapes = 0
+
+    def _read(self) -> bytes:
+        received = super()._read()
+        if not received:
+            return b""
+        del self._held[len(self._held) - len(received) :]
+        now = time.monotonic()
+        self.release(now)
+        for byte in received:
+            if byte == ESCAPE[0]:
+                self._escapes += 1
+                self._since = now
+                self.escaped |= self._escapes == ESCAPES
+            else:
+                self._held += ESCAPE * self._escapes + bytes([byte])
+                self._escapes = 0
+        return received
+
+    @property
+    def due(self) -> float | None:
+        """When what is held back is to be let through; None while there is nothing."""
+        return self._since + ESCAPE_GAP if self._escapes else None
+
+    def release(self, now: float) -> None:
+        """Let through what has been held back for too long to be the way out."""
+        if self.due is not None and now >= self.due:
+            self._held += ESCAPE * self._escapes
+            self._escapes = 0
+
+
 def wait(flows: Collection[Flow], also: Iterable[int], timeout: float | None) -> dict[int, int]:
     """Which descriptors of the flows, and which of `also` (for reading), are ready; `timeout` is in seconds."""
     wanted = dict.fromkeys(also, select.POLLIN)
@@ -162,11 +205,13 @@ def wait(flows: Collection[Flow], also: Iterable[int], timeout: float | None) ->
             wanted[fd] = wanted.get(fd, 0) | events
     for flow in flows:
         if isinstance(flow, TerminalFlow) and flow.resting:
-            timeout = REST if timeout is None else min(timeout, REST)
+            timeout = _sooner(timeout, REST)
             if wanted.get(flow.source) == 0:  # another flow's sink: poll(2) would tell of its hang-up all the time
                 del wanted[flow.source]
-    if any(flow.hasty for flow in flows):
-        timeout = 0
+        if isinstance(flow, KeyFlow) and flow.due is not None:
+            timeout = _sooner(timeout, max(0, flow.due - time.monotonic()))
+        if flow.hasty:
+            timeout = 0
     poll = select.poll()
     for fd, events in wanted.items():
         poll.register(fd, events)
@@ -176,7 +221,13 @@ def wait(flows: Collection[Flow], also: Iterable[int], timeout: float | None) ->
             ready[flow.source] = ready.get(flow.source, 0) | select.POLLIN
         if isinstance(flow, TerminalFlow) and not ready:
             flow.rested()
+        if isinstance(flow, KeyFlow):
+            flow.release(time.monotonic())
     return ready
+
+
+def _sooner(timeout: float | None, other: float) -> float:
+    return other if timeout is None else min(timeout, other)
 
 
 def pending(fd: int) -> int:

@@ -10,9 +10,10 @@ import os
 import termios
 import time
 
+from lcinit import log
 from lcinit.control.relay import make_raw
 from lcinit.guest.enter import ENDING, Entered, enter
-from lcinit.guest.flow import REST, Flow, Stream, TerminalFlow, wait
+from lcinit.guest.flow import REST, Flow, KeyFlow, Stream, TerminalFlow, wait
 from lcinit.linux import process, signals
 from lcinit.record import Record
 
@@ -22,9 +23,6 @@ if TYPE_CHECKING:
     from lcinit.guest.streams import Outer
     from lcinit.guest.target import Target
 
-ESCAPE = b"\x1d"  # ctrl-], three times within a second: the way out that machinectl(1) has too
-_TIMES = 3
-_WITHIN = 1.0
 _GRACE = 2.0  # seconds that a command has for its end after its terminal hung up
 _TERMINAL_HOLDS = 256 * 1024  # more than the buffers of a pty (tty_buffer.c) hold
 _HANDLED = (*ENDING, signals.SIGWINCH, signals.SIGTSTP, signals.SIGCONT)
@@ -74,29 +72,13 @@ class Terminal:
             pass  # hung up: there is no size any more
 
 
-class Escape:
-    """Finds the keys that end a session in what is typed."""
-
-    def __init__(self) -> None:
-        self._seen: list[float] = []
-
-    def found_in(self, typed: bytes, now: float) -> bool:
-        """Whether this input completes the sequence. `now` is in seconds."""
-        for byte in typed:
-            if byte != ESCAPE[0]:
-                self._seen.clear()
-                continue
-            self._seen = [*self._seen[1 - _TIMES :], now]
-            if len(self._seen) == _TIMES and now - self._seen[0] <= _WITHIN:
-                return True
-        return False
-
-
 def run(target: Target, order: Order) -> End:
     """Run a command in the guest on this process' standard streams, of which 0-2 must be open.
 
     Raises LcinitError when it cannot be started.
     """
+    if target.is_filtered():
+        log.warning("the guest's init runs under a seccomp filter, and this command does not: filters cannot be copied")
     with_terminal = os.isatty(0) and os.isatty(1)
     separate = not os.isatty(2)
     order = order.replace(terminal=with_terminal, separate_errors=separate)
@@ -136,7 +118,6 @@ class _Session:
         self.entered = entered
         self.terminal = terminal
         self.outer = entered.outer
-        self.escape = Escape()
         self.hung_up: tuple[float, int] | None = None  # when to wait no longer, and the exit code then
         self.ending = False
         self.asked: set[int] = set()
@@ -149,7 +130,7 @@ class _Session:
             self.flows["stdin"] = Flow(self.streams["stdin"].fd, self.outer.stdin)
             self.flows["stdout"] = Flow(self.outer.stdout, self.streams["stdout"].fd)
         else:
-            self.flows["stdin"] = Flow(self.streams["stdin"].fd, self.outer.master)
+            self.flows["stdin"] = KeyFlow(self.streams["stdin"].fd, self.outer.master)
             self.flows["stdout"] = TerminalFlow(self.outer.master, self.streams["stdout"].fd)
             terminal.make_raw()
         if self.outer.stderr >= 0:
@@ -167,8 +148,8 @@ class _Session:
         while True:
             ready = self._wait()
             for flow in list(self.flows.values()):
-                typed = flow.step(ready)
-                if typed and self._is_typed(flow) and self.escape.found_in(typed, time.monotonic()):
+                flow.step(ready)
+                if isinstance(flow, KeyFlow) and flow.escaped:
                     self._hang_up(128 + signals.SIGHUP)
             if self.signals.fileno() in ready:
                 for signal in self.signals.read():
@@ -180,9 +161,6 @@ class _Session:
                 return self._code()
             if self.hung_up is not None and time.monotonic() >= self.hung_up[0]:
                 return self.hung_up[1]
-
-    def _is_typed(self, flow: Flow) -> bool:
-        return self.terminal is not None and flow is self.flows.get("stdin")
 
     def _code(self) -> int | None:
         if self.hung_up is not None:

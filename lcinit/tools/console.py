@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-import time
 
 from lcinit.control.client import Client
 from lcinit.errors import LcinitError
-from lcinit.guest.flow import Flow, Stream, wait
-from lcinit.guest.session import Escape, Terminal
+from lcinit.guest.flow import Flow, KeyFlow, Stream, wait
+from lcinit.guest.session import Terminal
 from lcinit.linux import process, signals
 from lcinit.tools.inject import have_streams
 
@@ -41,11 +40,10 @@ class _View:
     def __init__(self, connection: int, received: bytes, path: str) -> None:
         self.path = path
         self.size = (0, 0)
-        self.escape = Escape()
         self.signals = signals.SignalFd(_HANDLED)
         self.terminal = Terminal(0) if os.isatty(0) else None
         self.stdin, self.stdout = Stream(0, os.O_RDONLY), Stream(1, os.O_WRONLY)
-        self.typed: Flow | None = Flow(self.stdin.fd, connection)
+        self.typed: Flow | None = (KeyFlow if self.terminal else Flow)(self.stdin.fd, connection)
         self.shown = Flow(connection, self.stdout.fd)
         self.shown.hold(received)
         self._take_terminal()
@@ -76,8 +74,8 @@ class _View:
             flows = [self.shown] if self.typed is None else [self.typed, self.shown]
             ready = wait(flows, [self.signals.fileno()], None)
             if self.typed is not None:
-                keys = self.typed.step(ready)
-                if self.terminal is not None and self.escape.found_in(keys, time.monotonic()):
+                self.typed.step(ready)
+                if isinstance(self.typed, KeyFlow) and self.typed.escaped:
                     return 0, _DETACHED
                 if self.typed.ended:
                     if self.terminal is not None and not self.typed.broken:

@@ -167,6 +167,24 @@ def test_no_new_privileges_comes_along() -> None:
         assert facts(rig)["status"]["NoNewPrivs"] == "0"
 
 
+def test_a_filter_of_the_init_that_the_command_has_not_is_told(rig: Rig) -> None:
+    # prctl(2), PR_SET_SECCOMP with SECCOMP_MODE_FILTER and one instruction: SECCOMP_RET_ALLOW
+    init = """
+import ctypes, signal, struct
+libc = ctypes.CDLL(None)
+allow = ctypes.create_string_buffer(struct.pack("HBBI", 6, 0, 0, 0x7FFF0000))
+assert libc.prctl(22, 2, struct.pack("HxxxxxxQ", 1, ctypes.addressof(allow)), 0, 0) == 0
+signal.pause()
+"""
+    with Rig(init) as filtered:
+        while "Seccomp:\t2" not in Path(f"/proc/{filtered.pid}/status").read_text():
+            time.sleep(0.01)
+        done = filtered.inject("true")
+    assert done.returncode == 0
+    assert b"runs under a seccomp filter, and this command does not" in done.stderr
+    assert rig.inject("true").stderr == b""
+
+
 def test_a_user_is_one_of_the_guests(rig: Rig) -> None:
     found = facts(rig, "-u", "daemon")
     assert found["ids"] == [[1, 1, 1], [1, 1, 1], [1]]

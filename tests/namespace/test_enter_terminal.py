@@ -9,7 +9,7 @@ import struct
 import subprocess
 import termios
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -47,6 +47,14 @@ def test_the_terminal_is_of_the_guests_devpts_and_its_roots(rig: Rig) -> None:
         assert outer.st_dev != os.fstat(terminal.slave).st_dev
         terminal.type("\r")
         assert terminal.wait() == 0
+
+
+def test_a_guest_without_a_devpts_gives_no_terminal(guest_root: Callable[[str], str]) -> None:
+    with Rig(chroot=guest_root("plain"), argv=("/bin/sh", "-c", "sleep 1000"), mapped=False) as rig:
+        with inject(rig, "/bin/sh") as terminal:
+            assert terminal.wait() == 71
+            assert b"cannot make a terminal in the guest: " in terminal.output
+            assert b"redirect standard input or output, so that it needs none" in terminal.output
 
 
 def test_a_user_owns_the_terminal(rig: Rig) -> None:
@@ -177,17 +185,27 @@ def _await(condition: object, timeout: float = 10) -> None:
         time.sleep(0.02)
 
 
-def test_three_escapes_within_a_second_hang_up(rig: Rig) -> None:
+def test_three_escapes_hang_up(rig: Rig) -> None:
     with inject(rig, "sh", "-c", "trap '' INT; echo ready; sleep 60") as terminal:
         terminal.expect("^ready")
         terminal.type("\x1d\x1d")
-        time.sleep(1.2)
+        time.sleep(0.8)
         terminal.type("\x1dx\x1d\x1d")
-        time.sleep(0.3)
+        time.sleep(0.2)
         assert terminal.process.poll() is None
         terminal.type("\x1d")
         assert terminal.wait() == 129
         assert terminal.attributes() == terminal.before
+
+
+def test_escapes_that_are_no_way_out_are_typed(rig: Rig) -> None:
+    with inject(rig, "sh", "-c", "stty raw -echo; echo ready; head -c 5 | od -An -tx1") as terminal:
+        terminal.expect("^ready")
+        terminal.type("\x1da\x1d\x1d")
+        time.sleep(0.8)
+        terminal.type("b")
+        terminal.expect("1d 61 1d 1d 62")
+        assert terminal.wait() == 0
 
 
 def test_standard_error_stays_apart_where_it_is_redirected(rig: Rig, tmp_path: object) -> None:
