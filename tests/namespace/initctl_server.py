@@ -152,6 +152,12 @@ class Server:
         status = Path(f"/proc/{self.process.pid}/status").read_text()
         return sum(int(line.split()[1]) for line in status.splitlines() if "ctxt_switches" in line)
 
+    def sleeps(self, seconds: float) -> bool:
+        """Whether it is neither woken up nor takes processor time for so long."""
+        before = self.ticks(), self.wake_ups()
+        time.sleep(seconds)
+        return (self.ticks(), self.wake_ups()) == before
+
     def descriptors(self) -> int:
         return len(os.listdir(f"/proc/{self.process.pid}/fd"))
 
