@@ -218,9 +218,10 @@ def test_the_command_line_is_checked_first() -> None:
 def test_an_init_that_could_never_end_is_refused_by_name(tmp_path: Path) -> None:
     guest = own_guest(str(tmp_path / "guest"))
     try:
-        for name in ("runit", "openrc-init", "finit"):
+        for name in ("dinit", "openrc-init", "finit"):
             place_file(guest, f"usr/sbin/{name}", 0o755, f"#!/bin/sh\n{RUNS}\n")
-            done = boot(configuration(exec={"command": [f"/usr/sbin/{name}"]}), guest=guest)
+            exec_ = {"command": [f"/usr/sbin/{name}"]}
+            done = boot(configuration(exec=exec_, capabilities={"drop": ["sys_boot"]}), guest=guest)
             assert done.status == 78
             (line,) = done.errors()
             assert line.startswith(f"/usr/sbin/{name} is {name}, which cannot end without reboot(2)")
