@@ -195,10 +195,8 @@ class Start:
     def kill(self) -> None:
         """Everything in the guest, and what prepares it. Ending PID 1 of its namespace ends all the others."""
         self._killed = True
-        try:
-            self.signal(SIGKILL)
-        except ProcessLookupError:
-            pass  # it has ended, or was never made
+        if self._leader is not None and self._leader.status is None:
+            os.kill(self.pid, SIGKILL)  # an own child that was not reaped: the number is still its
         try:
             cgroup.kill(self.cgroup_fd)
         except OSError as error:

@@ -16,6 +16,7 @@ from lcinit.boot import builder
 from lcinit.errors import EX_UNAVAILABLE, LcinitError
 from lcinit.guest import cgroup, reexec, status
 from lcinit.guest.ask import Asker
+from lcinit.guest.chores import Chores
 from lcinit.guest.console import Console
 from lcinit.guest.notify import Readiness
 from lcinit.guest.reexec import Handed
@@ -31,7 +32,6 @@ from lcinit.supervisor.watch import SignalStream
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from asyncio import TimerHandle
     from typing import Any
 
     from lcinit.boot.world import World
@@ -74,11 +74,10 @@ class Supervisor:
         self._rules = Rules(on_reboot=rules.on_reboot, on_exit=rules.on_exit)
         self.back_off = BackOff()
         self._asker: Asker | None = None
-        self._timers: list[TimerHandle] = []
+        self._chores = Chores()
         self.services: Any = None
         self.readiness: Readiness | None = None
         self._done: asyncio.Future[Action]
-        self._work: set[asyncio.Task[None]] = set()
         self.failed_to_start = False
         self._next: Action | None = None
         self._putting_away = False  # from the end of a guest until the next step
@@ -102,7 +101,7 @@ class Supervisor:
             self._signals.start()
             return await self._done
         finally:
-            self._forget_timers()
+            self._chores.forget_timers()
             if self.services is not None:
                 self.services.close()
             self.console.restore()
@@ -136,7 +135,7 @@ class Supervisor:
             raise LcinitError(
                 f"reexec: the guest is {self.state.name}", hint="try again while it runs", exit_code=EX_UNAVAILABLE
             )
-        self._spawn_task(self._reexec())
+        self._chores.spawn(self._reexec())
 
     async def _reexec(self) -> None:
         state = reexec.write_state(facts_of(self))
@@ -195,20 +194,23 @@ class Supervisor:
             self.since = time.time()
             log.debug(f"the guest is {self.state.name}")
         for action in actions:
-            self._do(action)
+            try:
+                self._do(action)
+            except Exception as error:
+                log.unexpected(f"at {action.kind} of the guest", error)  # the next one may be its remedy
 
     def _do(self, action: Action) -> None:
         if action.kind == "ask":
             self._ask(action.word or "poweroff")
         elif action.kind == "deadline":
-            self._later(self.rules.timeout, self._deadline)
-            self._later(PROGRESS, self._progress)
+            self._chores.later(self.rules.timeout, self._deadline)
+            self._chores.later(PROGRESS, self._progress)
         elif action.kind == "kill":
             self._kill()
         elif self._putting_away:
             self._next = action  # what was asked for meanwhile, when that is done
         else:
-            self._spawn_task(self._after_end(action))
+            self._chores.spawn(self._after_end(action))
 
     def _ask(self, word: str) -> None:
         if self.frozen and self.current is not None:
@@ -226,7 +228,7 @@ class Supervisor:
         if self.state.name in ("stopping", "killing") and self.stop_asked is not None and self.current is not None:
             waited = time.monotonic() - self.stop_asked
             log.info(f"waiting for {self.current.everybody}, {waited:.0f} of {self.rules.timeout:g} s")
-            self._later(PROGRESS, self._progress)
+            self._chores.later(PROGRESS, self._progress)
 
     def _kill(self) -> None:
         if self.current is not None:
@@ -315,7 +317,7 @@ class Supervisor:
     async def _after_end(self, action: Action) -> None:
         """The guest is gone: put everything away, then start it again or end."""
         ended, self.current = self.current, None
-        self._forget_timers()
+        self._chores.forget_timers()
         lived = 0.0
         if ended is not None:
             lived = time.monotonic() - ended.started if ended.started is not None else 0.0
@@ -335,7 +337,7 @@ class Supervisor:
             delay = self.back_off.next(lived)
             log.info(f"the guest is started again in {delay:g} s")
             self.events.record("guest-restarting", reason="exit", delay=delay)
-            self._later(delay, lambda: self._happen(Event(kind="due")))
+            self._chores.later(delay, lambda: self._happen(Event(kind="due")))
         elif not self._done.done():
             self._done.set_result(action)
 
@@ -355,7 +357,7 @@ class Supervisor:
         if self.world.config.shutdown.after:
             from lcinit.guest.after import run_after
 
-            self._after = self._spawn_task(run_after(self.world, self.rules.timeout))
+            self._after = self._chores.spawn(run_after(self.world, self.rules.timeout))
             await asyncio.wait((self._after,))
             self._after = None
 
@@ -366,7 +368,7 @@ class Supervisor:
         except (LcinitError, OSError) as error:
             delay = self.back_off.next(0)
             log.error(f"{error}; the guest's start is tried again in {delay:g} s")
-            self._later(delay, self._begin)
+            self._chores.later(delay, self._begin)
 
     # around it
 
@@ -377,23 +379,4 @@ class Supervisor:
         from lcinit.guest.services import Services
 
         self.services = Services(self, handed)
-        self._spawn_task(self.services.start())
-
-    def _spawn_task(self, work: Any) -> asyncio.Task[None]:
-        task = asyncio.get_running_loop().create_task(work)
-        self._work.add(task)
-        task.add_done_callback(self._worked)
-        return task
-
-    def _worked(self, task: asyncio.Task[None]) -> None:
-        self._work.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            log.unexpected("in PID 1", task.exception())
-
-    def _later(self, delay: float, call: Any) -> None:
-        self._timers.append(asyncio.get_running_loop().call_later(delay, call))
-
-    def _forget_timers(self) -> None:
-        for timer in self._timers:
-            timer.cancel()
-        self._timers.clear()
+        self._chores.spawn(self.services.start())
