@@ -7,6 +7,7 @@ import os
 import signal
 import stat
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -61,16 +62,24 @@ class Planted:
 
 
 @pytest.fixture
-def sysvinit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Planted]:
+def place() -> Iterator[Path]:
+    """A directory that the guest's ids can reach through: tmp_path is root's alone, and would hide what is missing."""
+    with tempfile.TemporaryDirectory(prefix="lcinit-ask-", dir="/var/tmp") as directory:
+        os.chmod(directory, 0o755)
+        yield Path(directory)
+
+
+@pytest.fixture
+def sysvinit(place: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Planted]:
     monkeypatch.setattr(stopping, "PATIENCE", 0.5)
-    guest = Planted(tmp_path / "root", "sysvinit")
+    guest = Planted(place / "root", "sysvinit")
     yield guest
     guest.close()
 
 
 @pytest.fixture
-def runit(tmp_path: Path) -> Iterator[Planted]:
-    guest = Planted(tmp_path / "root", "runit-etc")
+def runit(place: Path) -> Iterator[Planted]:
+    guest = Planted(place / "root", "runit-etc")
     yield guest
     guest.close()
 
@@ -118,8 +127,8 @@ def received(fd: int) -> bytes:
 
 
 @pytest.mark.parametrize("how", ["link", "parent", "dots"])
-def test_a_link_to_a_fifo_of_the_outside_is_not_followed(how: str, sysvinit: Planted, tmp_path: Path) -> None:
-    outside = tmp_path / "outside"
+def test_a_link_to_a_fifo_of_the_outside_is_not_followed(how: str, sysvinit: Planted, place: Path) -> None:
+    outside = place / "outside"
     outside.mkdir()
     os.mkfifo(outside / "initctl", 0o666)
     os.chown(outside / "initctl", *OWNER)
@@ -218,8 +227,8 @@ FLAGS = ("etc/runit/stopit", "etc/runit/reboot", "run/runit/stopit", "run/runit/
 
 
 @pytest.mark.parametrize("kind", ["link", "fifo", "directory", "foreign"])
-def test_a_flag_that_is_no_file_of_the_guests_is_left_alone(kind: str, runit: Planted, tmp_path: Path) -> None:
-    canary = tmp_path / "canary"
+def test_a_flag_that_is_no_file_of_the_guests_is_left_alone(kind: str, runit: Planted, place: Path) -> None:
+    canary = place / "canary"
     canary.write_bytes(b"")
     canary.chmod(0o644)
     os.chown(canary, *OWNER)
