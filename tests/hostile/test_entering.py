@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import ast
+import fcntl
 import json
 import os
 import shutil
 import signal
+import struct
 import subprocess
 import sys
+import termios
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.hostile.attacker import python_configuration
+from tests.hostile.attempt import Outcome, start
 from tests.namespace.enter_rig import LCINIT, PYTHON, ROOT, SYSTEM_LCINIT, Rig
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root to make namespaces")
@@ -161,6 +167,122 @@ def attacked(mapped: bool, seize: bool, times: int = ATTACHES) -> dict[str, Any]
         os.kill(rig.pid, signal.SIGTERM)
         found: dict[str, Any] = json.loads(os.read(rig.said, 4096))
         return found
+
+
+# Every number that a process of this PID namespace could have, and every way to get hold of one.
+ROB = """
+libc.ptrace.argtypes = (ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p)
+libc.ptrace.restype = ctypes.c_long
+say("processes", sorted(int(name) for name in os.listdir("/proc") if name.isdigit()))
+say("parent", os.getppid())
+status = dict(line.split(":", 1) for line in open("/proc/self/status"))
+say("NSpid", status["NSpid"].split())
+
+def any_other(attempt):
+    "the numbers with which it went well, and what it said of the others"
+    done, errors = [], set()
+    for pid in [0, -2, *range(2, 3000), 2**22 - 1]:
+        try:
+            attempt(pid)
+        except OSError as error:
+            errors.add(errno.errorcode[error.errno])
+        else:
+            done.append(pid)
+    return done, sorted(errors)
+
+def pidfd(pid):
+    os.close(os.pidfd_open(pid))
+
+def vm(pid):
+    buffer = ctypes.create_string_buffer(64)
+    syscall(310, pid, struct.pack("QQ", ctypes.addressof(buffer), 64), 1, struct.pack("QQ", 4096, 64), 1, 0)
+
+say("signal", any_other(lambda pid: os.kill(pid, 0) if pid > 0 else os.kill(2, 0)))
+say("trace", any_other(lambda pid: check(libc.ptrace(0x4206, pid, None, None))))
+say("read", any_other(vm))
+say("pidfd", any_other(pidfd))
+say("session", any_other(lambda pid: os.getsid(pid or 2)))
+for name in ("root", "cwd", "exe", "fd/0", "environ", "mem", "ns/mnt"):
+    path = f"/proc/{os.getppid()}/{name}"
+    attempt(f"parent {name}", os.stat, path)
+own = os.stat("/proc/1/root/.")
+say("root is own", (own.st_dev, own.st_ino) == (os.stat("/").st_dev, os.stat("/").st_ino))
+OUTER = ("/mnt/init.yml", "/mnt/root/bin", "/run/lcinit/control")
+secret = [path for path in OUTER if os.path.exists(path)]
+say("outer files", secret)
+links = []
+for name in os.listdir("/proc/self/fd"):
+    try:
+        links.append(os.readlink("/proc/self/fd/" + name))
+    except OSError:
+        pass
+say("descriptors", sorted(link for link in links if not link.startswith("/proc/")))
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+try:
+    os.kill(-1, signal.SIGKILL)
+except OSError as error:
+    say("kill all", errno.errorcode[error.errno])
+else:
+    say("kill all", "done")
+say("the", "end")
+signal.pause()
+"""
+
+
+def _status(pid: int, field: str) -> str:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(line.split(None, 1)[1] for line in lines if line.startswith(f"{field}:"))
+
+
+@pytest.mark.row(5)
+@pytest.mark.parametrize("mapped", [True, False], ids=["mapped", "unmapped"])
+def test_a_nested_guest_cannot_see_signal_or_trace_lcinit(mapped: bool) -> None:
+    config = python_configuration(ROB, mapped=mapped, exec={"mode": "tolerant"})
+    with start(config) as running:
+        running.expect(r"^the: end\r*$", 40)
+        lcinit, guest = running.pid1(), running.guest_pid1()
+        assert _status(guest, "PPid") == str(lcinit)
+        assert _status(lcinit, "State").startswith("S")
+        text = running.console().decode(errors="replace").replace("\r\n", "\n")
+    result = Outcome(None, text.splitlines())
+    assert result.said("processes") == ["[1]"], result
+    assert result.said("parent") == ["0"], result
+    assert result.said("NSpid") == ["['1']"], result
+    for name in ("signal", "trace", "read", "pidfd", "session"):
+        done, errors = ast.literal_eval(result.said(name)[0])
+        assert done == [], result
+        assert set(errors) <= {"ESRCH", "EINVAL"}, result
+    for name in ("root", "cwd", "exe", "fd/0", "environ", "mem", "ns/mnt"):
+        assert result.said(f"parent {name}") == ["ENOENT"], result
+    assert result.said("root is own") == ["True"], result
+    assert result.said("outer files") == ["[]"], result
+    assert result.said("kill all") == ["ESRCH"], result
+
+
+@pytest.mark.row(19)
+@pytest.mark.parametrize("mapped", [True, False], ids=["mapped", "unmapped"])
+def test_what_a_guest_types_into_its_console_is_not_typed_into_lcinits(mapped: bool) -> None:
+    script = """
+import fcntl, termios
+for path in ("/dev/console", "/dev/tty"):
+    try:
+        console = os.open(path, os.O_RDWR)
+    except OSError as error:
+        say(path, errno.errorcode[error.errno])
+        continue
+    attempt(path + " TIOCSCTTY", fcntl.ioctl, console, termios.TIOCSCTTY, 1)
+    attempt(path + " TIOCSTI", fcntl.ioctl, console, termios.TIOCSTI, b"#")
+    attempt(path + " TIOCLINUX", fcntl.ioctl, console, 0x541C, b"\\x02" + bytes(20))
+say("tried", "all")
+import time
+time.sleep(30)
+"""
+    config = python_configuration(script, mapped=mapped, exec={"mode": "tolerant"})
+    with start(config, console="pty") as running:
+        running.expect(r"^tried: all\r*$", 20)
+        with open(f"/proc/{running.pid1()}/fd/0", "rb", buffering=0) as terminal:
+            assert os.isatty(terminal.fileno())
+            assert struct.unpack("i", fcntl.ioctl(terminal.fileno(), termios.FIONREAD, bytes(4)))[0] == 0
 
 
 @pytest.mark.row(6)

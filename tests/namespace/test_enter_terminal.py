@@ -50,11 +50,11 @@ def test_the_terminal_is_of_the_guests_devpts_and_its_roots(rig: Rig) -> None:
 
 
 def test_a_guest_without_a_devpts_gives_no_terminal(guest_root: Callable[[str], str]) -> None:
-    with Rig(chroot=guest_root("plain"), argv=("/bin/sh", "-c", "sleep 1000"), mapped=False) as rig:
-        with inject(rig, "/bin/sh") as terminal:
-            assert terminal.wait() == 71
-            assert b"cannot make a terminal in the guest: " in terminal.output
-            assert b"redirect standard input or output, so that it needs none" in terminal.output
+    bare = Rig(chroot=guest_root("plain"), argv=("/bin/sh", "-c", "sleep 1000"), mapped=False)
+    with bare as rig, inject(rig, "/bin/sh") as terminal:
+        assert terminal.wait() == 71
+        assert b"cannot make a terminal in the guest: " in terminal.output
+        assert b"redirect standard input or output, so that it needs none" in terminal.output
 
 
 def test_a_user_owns_the_terminal(rig: Rig) -> None:
