@@ -36,7 +36,6 @@ def set_up_console(world: World, step: s.ConsoleStep) -> None:
         _fresh_pty(world, plain=step.plain)
         return
     if step.how == "keep":
-        _no_console(world)
         return
     stream = terminal()
     if stream is None:
@@ -70,14 +69,10 @@ def _bind(world: World, source: int) -> None:
         os.close(source)
 
 
-def _no_console(world: World) -> None:
-    """The guest keeps its streams; what opens /dev/console by name must not find an ordinary file."""
-    _bind(world, world.open_guest("dev/null"))
-
-
 def _fresh_pty(world: World, *, plain: bool) -> None:
     if world.init_kind == "plain" and not plain:
-        _no_console(world)
+        # it keeps its streams; what opens /dev/console by name must not find an ordinary file
+        _bind(world, world.open_guest("dev/null"))
         return
     master, slave = process.open_pty(world.open_guest("dev/pts/ptmx", os.O_RDWR | os.O_NOCTTY))
     number = process.pty_number(master)

@@ -279,6 +279,9 @@ class _Builder:
             why = f"{console.name} belongs to this container alone"
             self._add(s.ConsoleStep(phase="setup", how=how, why=why))  # type: ignore[arg-type]
             self.relay = False
+        elif console.lent:
+            self._add(s.ConsoleStep(phase="setup", how="keep", why="it was asked for"))
+            self.relay = False
         else:
             self._add(s.MakeTargets(phase="setup", directories=(), files=("dev/console",)))
             self.relay = True
@@ -352,10 +355,7 @@ class _Builder:
             if self.nested:
                 why = "a pty of the guest's own, which PID 1 relays"
             plain = self.nested and self.machine.console.terminal
-            if self.machine.console.lent:
-                self._add(s.ConsoleStep(phase="setup", how="keep", why="it was asked for"))
-            else:
-                self._add(s.ConsoleStep(phase="setup", how="relay", plain=plain, why=why or "there is no terminal"))
+            self._add(s.ConsoleStep(phase="setup", how="relay", plain=plain, why=why or "there is no terminal"))
 
     def _change_root(self) -> None:
         mode = self.config.root.mode

@@ -142,7 +142,7 @@ class ConsoleStep(Step):
     bind: the manager's terminal, bound; own: the same, given to the guest's root; relay: a fresh pty in the guest's
     devpts, relayed by the helper, for an init; a plain command keeps the streams it was started with, because the
     helper dies with PID 1 and could not deliver its last words. `plain`: PID 1 relays, and for a plain command too.
-    keep: every init keeps them.
+    keep: every init keeps them, and finds no /dev/console to use instead.
     """
 
     kind = "console"
@@ -154,7 +154,7 @@ class ConsoleStep(Step):
         return {
             "bind": "bind the container's terminal",
             "own": "bind the container's terminal, owned by the guest's root",
-            "keep": "the guest keeps the streams of PID 1",
+            "keep": "the guest keeps the streams of PID 1 and has no console",
             "relay": "make a pty that is relayed" + ("" if self.plain else " (a plain command keeps its streams)"),
         }[self.how]
 

@@ -10,7 +10,7 @@ import subprocess
 from lcinit.boot.namespaces import leave_groups
 from lcinit.errors import EX_NOPERM, LcinitError, SystemFailure
 from lcinit.linux import namespaces
-from lcinit.supervisor.userns import map_text, new_user_namespace
+from lcinit.supervisor.userns import any_procfs, map_text, new_user_namespace
 from lcinit.tools.contain_options import PROGRAMS, Choice, Side
 
 TYPE_CHECKING = False
@@ -60,6 +60,23 @@ def refuse_where_disabled() -> None:
                 hint=f"have root write a larger number there: sysctl -w {path[10:].replace('/', '.')}=1000",
                 exit_code=EX_NOPERM,
             )
+
+
+def own_cgroup_namespace() -> None:
+    """Where the cgroup namespace is not of this user namespace, make one: only that shows a hierarchy to mount.
+
+    Its root is the caller's own cgroup, which a service manager may have delegated to the caller (cgroup v2,
+    "Delegation"); it is the guest's place then. Raises SystemFailure.
+    """
+    try:
+        procfs = any_procfs()
+        try:
+            if not namespaces.is_owned_here(procfs, "cgroup"):
+                namespaces.unshare(namespaces.CLONE_NEWCGROUP)
+        finally:
+            os.close(procfs)
+    except OSError as error:
+        raise SystemFailure.from_os_error("make a cgroup namespace", error) from error
 
 
 def _write(procfs: int, pid: int, choice: Choice, sides: Sequence[Side]) -> None:
