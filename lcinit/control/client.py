@@ -27,12 +27,14 @@ class NotServed(SystemFailure):
 class Client:
     """A connection to the control socket at `path`. Methods raise LcinitError, NotServed where nobody serves it.
 
-    `timeout` is for PID 1's answer; a stream may be silent as long as it likes after its first reply.
+    `timeout` is for PID 1's answer, `silence` for how long a stream may have nothing to tell (None: as long as it
+    likes); both in seconds.
     """
 
-    def __init__(self, path: str = PATH, *, timeout: float = TIMEOUT) -> None:
+    def __init__(self, path: str = PATH, *, timeout: float = TIMEOUT, silence: float | None = None) -> None:
         self.path = path
         self._timeout = timeout
+        self._silence = silence
         self._received = bytearray()
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
         # not settimeout: a connect(2) that must not wait fails at once where others wait to be let in (EAGAIN)
@@ -63,7 +65,7 @@ class Client:
     def stream(self, method: str, **parameters: Any) -> Iterator[dict[str, Any]]:
         """The parameters of each reply, until lcinit sends the last or ends (which is an error)."""
         self._send(method, parameters, more=True)
-        self._socket.settimeout(None)
+        self._socket.settimeout(self._silence)
         continues = True
         while continues:
             reply, continues = self._reply(method)
@@ -119,8 +121,9 @@ class Client:
 
     def _failed(self, error: OSError) -> SystemFailure:
         if isinstance(error, TimeoutError):
+            waited = self._socket.gettimeout() or 0.0
             return SystemFailure(
-                f"lcinit does not answer on {self.path} within {self._timeout:.0f} s", hint="look at its console"
+                f"lcinit says nothing on {self.path} within {waited:.0f} s", hint="look at its console"
             )
         return SystemFailure.from_os_error(f"talk to lcinit on {self.path}", error)
 

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
     from lcinit.control.answers import Answer, Closeable
 
-RECEIVE = 64 * 1024
 CALLS_A_TURN = 16  # then others have their turn
 CONSOLE_WAITING = 256 * 1024  # bytes of console output for a client that does not read
 STUCK = 5.0  # seconds after which a client that does not read may have to make room
@@ -116,7 +115,7 @@ class Connection:
     def _readable(self) -> None:
         try:
             # plain recv(2): it has no room for descriptors, and the kernel closes those that were sent (unix(7))
-            data = self._peer.recv(RECEIVE)
+            data = self._peer.recv(self._framer.room)
         except (BlockingIOError, InterruptedError):
             return
         except OSError:
@@ -128,12 +127,11 @@ class Connection:
         elif self._upgrade is not None:
             self._type(data)
         else:
-            try:
-                self._framer.feed(data)
-            except BrokenMessage as error:
-                self._give_up(error)
-                return
-            self._serve()
+            self._framer.feed(data)
+            if self.lasting and not self._framer.room:
+                self._give_up(BrokenMessage("it calls without end while it follows"))
+            else:
+                self._serve()
 
     def _end_of_input(self) -> None:
         if self.lasting:
@@ -151,19 +149,21 @@ class Connection:
         """Answer what is there, one call after the other, as long as the client takes the replies."""
         for _ in range(CALLS_A_TURN):
             if not self._open or self._output or self.lasting:
-                return
-            message = self._framer.next()
-            if message is None:
-                if self._at_end:
-                    self.close()
-                return
+                break
             try:
-                call = parse_call(message)
+                message = self._framer.next()
+                call = None if message is None else parse_call(message)
             except BrokenMessage as error:
                 self._give_up(error)
                 return
+            if call is None:
+                if self._at_end:
+                    self.close()
+                break
             self._do(call)
-        self._loop.call_soon(self._serve)
+        else:
+            self._loop.call_soon(self._serve)
+        self._listen()
 
     def _do(self, call: Call) -> None:
         reply = Reply(call, self._send)
@@ -249,10 +249,10 @@ class Connection:
         self._type(self._typed)
 
     def _listen(self) -> None:
-        """Read if there is a reason to: not while replies wait, nor while the guest does not take what was typed."""
+        """Read where there is room: not while replies wait, or as many calls as are held, or what the guest must take."""
         if self._open:
             waiting = bool(self._output) and self._upgrade is None
-            self._read(not waiting and not self._typed and not self._at_end)
+            self._read(self._framer.room > 0 and not (waiting or self._typed or self._at_end))
 
     def _send(self, data: bytes) -> None:
         if self._open:

@@ -52,24 +52,29 @@ class Call(Record):
 
 
 class Framer:
-    """Cuts a stream into messages. `limit` bounds a message, and what may wait while another call is being served."""
+    """Cuts a stream into messages. `limit` bounds what is held: a message with its NUL, or several that wait."""
 
     def __init__(self, limit: int = MESSAGE_LIMIT) -> None:
         self._limit = limit
         self._bytes = bytearray()
         self._searched = 0
 
+    @property
+    def room(self) -> int:
+        """How many bytes may come before some are taken out."""
+        return self._limit - len(self._bytes)
+
     def feed(self, data: bytes) -> None:
-        """Take bytes. BrokenMessage when more of them wait than a message may have."""
+        """Take bytes, no more than there is room for."""
         self._bytes += data
-        if len(self._bytes) > self._limit:
-            raise BrokenMessage(f"more than {self._limit} bytes wait")
 
     def next(self) -> bytes | None:
-        """The next whole message without its NUL, None if there is none yet."""
+        """The next whole message without its NUL, None if there is none yet. BrokenMessage if there can be none."""
         end = self._bytes.find(0, self._searched)
         if end < 0:
             self._searched = len(self._bytes)
+            if self.room <= 0:
+                raise BrokenMessage(f"it is longer than {self._limit} bytes")
             return None
         message = bytes(self._bytes[:end])
         del self._bytes[: end + 1]

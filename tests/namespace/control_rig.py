@@ -232,7 +232,7 @@ class Rig:
         return self.output.decode(errors="replace")
 
     def client(self) -> Client:
-        return Client(self.path, timeout=5)
+        return Client(self.path, timeout=5, silence=10)
 
     def descriptors(self) -> int:
         return len(os.listdir(f"/proc/{self.pid}/fd"))

@@ -8,6 +8,7 @@ import resource
 import signal
 import socket
 import stat
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -156,6 +157,18 @@ def test_calls_in_one_packet_are_answered_in_order(rig: Rig) -> None:
         for reply in replies
     ]
     assert kinds == ["Status", "error", "Plan"] * 50
+
+
+def test_more_calls_than_are_held_at_once_are_all_answered(rig: Rig) -> None:
+    call = b'{"method":"io.lcinit.Manager.Plan"}\0'
+    count = 5 * 65536 // len(call)
+    with _raw(rig) as peer:
+        sender = threading.Thread(target=peer.sendall, args=(call * count,))
+        sender.start()
+        time.sleep(0.3)  # it is held up: nobody reads the replies
+        replies = _replies(peer, count)
+        sender.join(5)
+    assert all("plan" in reply["parameters"] for reply in replies)
 
 
 def test_a_client_that_shuts_its_side_down_gets_its_replies(rig: Rig) -> None:
@@ -355,7 +368,7 @@ def test_a_server_that_does_not_answer_is_a_clear_error(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as mute:
         mute.bind(path)
         mute.listen()
-        with Client(path, timeout=0.2) as client, pytest.raises(LcinitError, match="does not answer on"):
+        with Client(path, timeout=0.2) as client, pytest.raises(LcinitError, match="says nothing on"):
             client.call("Status")
 
 

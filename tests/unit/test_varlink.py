@@ -32,9 +32,19 @@ def test_framing_does_not_depend_on_how_bytes_arrive(messages: list[bytes], size
 
 def test_a_message_that_never_ends_is_refused_at_the_cap() -> None:
     framer = Framer()
-    framer.feed(b" " * varlink.MESSAGE_LIMIT)
-    with pytest.raises(BrokenMessage, match="65536 bytes wait"):
-        framer.feed(b" ")
+    framer.feed(b" " * (varlink.MESSAGE_LIMIT - 1))
+    assert (framer.room, framer.next()) == (1, None)
+    framer.feed(b" ")
+    with pytest.raises(BrokenMessage, match="longer than 65536 bytes"):
+        framer.next()
+
+
+def test_messages_that_wait_are_no_long_message() -> None:
+    framer = Framer()
+    framer.feed(b"x\0" * (varlink.MESSAGE_LIMIT // 2))
+    assert framer.room == 0
+    assert len(_messages(framer)) == varlink.MESSAGE_LIMIT // 2
+    assert framer.room == varlink.MESSAGE_LIMIT
 
 
 @pytest.mark.parametrize("opening", ["[", '{"a":'])
