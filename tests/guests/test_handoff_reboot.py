@@ -103,6 +103,26 @@ def test_systemd_nspawn_tells_reboot_from_poweroff(
     assert running.wait(30).status == status
 
 
+@pytest.mark.row(47)
+def test_only_the_guests_root_ends_it_at_once(
+    boot_root: str, guest_root: Callable[[str], str], container: Callable[..., Container], tmp_path: object
+) -> None:
+    # twice --force: reboot(2) by systemctl itself
+    script = """\
+call="systemctl reboot --force --force"
+echo "incapable $(setpriv --bounding-set=-sys_boot --inh-caps=-sys_boot $call 2>&1)"
+echo "nested $(unshare --user --map-root-user $call 2>&1)"
+echo "filters $(grep Seccomp_filters /proc/1/status)"
+"""
+    layer = shifted_layer(f"{tmp_path}/layer", "systemd252", script, mapped=True, after=None)
+    running = boot(container, boot_root, guest_root("systemd252"), layer, MAPPED)
+    result = await_probe(running, 15)
+    assert result.lines.count("Failed to reboot: Operation not permitted") == 2, result
+    assert result.value("filters").split() == ["Seccomp_filters:", "1"]
+    running.run("/bin/systemd-run", "--no-block", "/bin/systemctl", "poweroff", "--force", "--force")
+    assert running.wait(15).status == POWEROFF_DEATH
+
+
 def test_the_shutdown_of_sysvinit_knows_the_keeper(
     boot_root: str, guest_root: Callable[[str], str], container: Callable[..., Container], tmp_path: object
 ) -> None:
