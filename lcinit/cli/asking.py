@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 
 EX_INTERRUPTED = 130  # 128 + SIGINT, as a shell has it
 EXIT_CODES = """\
-exit status: 0, 64 usage, 71 no lcinit supervises a guest here or it cannot be done, 77 permission.
+exit status: 0, 64 usage, 69 not while lcinit or its guest is in this state, 71 no lcinit supervises a guest here or it
+cannot be done, 77 permission.
 """
 
 

@@ -249,7 +249,7 @@ class Connection:
         self._type(self._typed)
 
     def _listen(self) -> None:
-        """Read where there is room: not while replies wait, or as many calls as are held, or what the guest must take."""
+        """Read where there is room: not while replies wait, or as many calls as are held, or typing to be taken."""
         if self._open:
             waiting = bool(self._output) and self._upgrade is None
             self._read(self._framer.room > 0 and not (waiting or self._typed or self._at_end))
