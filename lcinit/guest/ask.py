@@ -140,13 +140,20 @@ class Asker:
             return True  # better said too early than never
 
     def _in_first_stage(self) -> bool:
-        """runit hears nothing in its first stage, at whose end the flags are reset; between two there is no child."""
+        """runit hears nothing in its first stage, at whose end the flags are reset; between two there is no child.
+
+        A child that has not executed its stage yet still has the name of PID 1.
+        """
+        pid = self._guest.pid
         try:
-            children = _read(f"/proc/{self._guest.pid}/task/{self._guest.pid}/children").split()
-            names = [_read(f"/proc/{int(pid)}/comm") for pid in children]
+            children = _read(f"/proc/{pid}/task/{pid}/children").split()
         except OSError:
-            return False  # a kernel without CONFIG_PROC_CHILDREN, or a child that has just ended
-        return not names or _STAGE_1 in names
+            return False  # a kernel without CONFIG_PROC_CHILDREN
+        try:
+            own, *names = [_read(f"/proc/{each}/comm") for each in (pid, *map(int, children))]
+        except OSError:
+            return True  # one has just ended: look again
+        return not names or own in names or _STAGE_1 in names
 
     def _open_fifo(self, paths: tuple[str, ...]) -> Hearing:
         """Open the first of `paths` that somebody reads: "never" if all of them are something else than a FIFO."""

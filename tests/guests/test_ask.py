@@ -27,6 +27,7 @@ ENDS = {
     "sysvinit": (OFF, AGAIN, 10),
     "busybox": (OFF, AGAIN, 8),
     "runit": (OFF, AGAIN, 12),
+    "runit-etc": (OFF, AGAIN, 12),
     "openrc": (OFF, AGAIN, 15),
     "finit": (OFF, AGAIN, 8),
     "s6": (0, 0, 4),
@@ -71,6 +72,8 @@ def test_an_init_that_has_just_begun_ends_as_it_was_asked(name: str, word: str, 
     def body() -> None:
         set_dumpable(False)  # as lcinit is
         guest = nested_rig.start(name, leaf, TRAP if name == "plain" else None)
+        if name == "runit-etc":
+            assert guest.init_kind == name
         answers, status = ask_and_wait(guest, word, timeout)
         assert answers[-1][0] == "sent", (answers, guest.console())
         assert status == (again if word == "reboot" else off), (answers, guest.console())

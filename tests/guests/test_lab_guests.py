@@ -13,7 +13,7 @@ from tests.lab.container import Container
 from tests.lab.probe import SYSTEMD_STATE, add_probe, await_probe
 
 #: what each calls itself, where that is not the name it was started by
-COMM = {"runit": "runit", "openrc": "openrc-init", "finit": "finit", "s6": "s6-svscan"}
+COMM = {"runit": "runit", "runit-etc": "runit", "openrc": "openrc-init", "finit": "finit", "s6": "s6-svscan"}
 WITH_INIT = sorted(name for name, recipe in guests.RECIPES.items() if recipe.init != "none")
 
 

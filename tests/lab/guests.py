@@ -10,7 +10,7 @@ import shutil
 import stat
 import struct
 import subprocess
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from tests.lab.cache import cached, stamp_of
 
@@ -157,6 +157,13 @@ RECIPES = {
         files=(*_BARE, ("usr/bin/sh", 0o777, "dash")),
     ),
 }
+
+# runit as its author has it looks for its flags in /etc/runit; the two paths are of the same length
+_FLAGS_IN_ETC = (
+    "cd \"$1\" && sed -i 's,/run/runit\\.\\(stopit\\|reboot\\),/etc/runit/\\1,g' "
+    "usr/sbin/runit lib/runit/runit-init etc/runit/[123]"
+)
+RECIPES["runit-etc"] = replace(RECIPES["runit"], commands=(*RECIPES["runit"].commands, _FLAGS_IN_ETC))
 
 _DIRECTORIES = ("etc", "proc", "sys", "dev", "run", "tmp", "root", "mnt", "var")
 
