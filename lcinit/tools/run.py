@@ -124,7 +124,7 @@ def _completed(config: Config, id_map: IdMap, owner: tuple[int, int]) -> Config:
 def supervise(config: Config, options: Options, main: Callable[[list[str]], int]) -> int:
     """Stay with the guest until it is over; its exit code. Raises LcinitError where it cannot start."""
     user_namespace.refuse_where_disabled()
-    user_namespace.own_cgroup_namespace()
+    user_namespace.own_namespaces()
     _check_command(config, options)
     machine = _look()
     if options.plain_streams:

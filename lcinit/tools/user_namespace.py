@@ -62,21 +62,22 @@ def refuse_where_disabled() -> None:
             )
 
 
-def own_cgroup_namespace() -> None:
+def own_namespaces() -> None:
     """Where the cgroup namespace is not of this user namespace, make one: only that shows a hierarchy to mount.
 
     Its root is the caller's own cgroup, which a service manager may have delegated to the caller (cgroup v2,
-    "Delegation"); it is the guest's place then. Raises SystemFailure.
+    "Delegation"); the guest's is made there then. To mount at all takes a mount namespace of one's own, too. Raises
+    SystemFailure.
     """
     try:
         procfs = any_procfs()
         try:
             if not namespaces.is_owned_here(procfs, "cgroup"):
-                namespaces.unshare(namespaces.CLONE_NEWCGROUP)
+                namespaces.unshare(namespaces.CLONE_NEWNS | namespaces.CLONE_NEWCGROUP)
         finally:
             os.close(procfs)
     except OSError as error:
-        raise SystemFailure.from_os_error("make a cgroup namespace", error) from error
+        raise SystemFailure.from_os_error("make a mount and a cgroup namespace", error) from error
 
 
 def _write(procfs: int, pid: int, choice: Choice, sides: Sequence[Side]) -> None:
