@@ -10,6 +10,7 @@ from lcinit.errors import SystemFailure
 from lcinit.guest import session
 from lcinit.guest.target import Target
 from lcinit.tools.inject import have_streams, order
+from lcinit.tools.interpreter import protect_from
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ def attach(path: str, argv: Sequence[str] = (), user: str | int = "root") -> ses
     """
     have_streams()
     with guest(path) as target:
+        protect_from(target)
         return session.run(target, order(argv, user))
 
 

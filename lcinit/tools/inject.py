@@ -10,6 +10,7 @@ from lcinit.guest import session
 from lcinit.guest.order import Order
 from lcinit.guest.target import Target
 from lcinit.linux import process
+from lcinit.tools.interpreter import protect_from
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ def inject(pid: int, argv: Sequence[str] = (), user: str | int = "root") -> sess
     """
     have_streams()
     with find(pid) as target:
+        protect_from(target)
         return session.run(target, order(argv, user))
 
 

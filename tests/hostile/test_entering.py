@@ -333,6 +333,44 @@ def test_several_may_enter_a_guest_without_an_id_map_at_once() -> None:
         assert "frozen 0" in Path(f"{rig.cgroup}/cgroup.events").read_text()
 
 
+@pytest.mark.row(8)
+@pytest.mark.parametrize("mapped", [True, False], ids=["mapped", "unmapped"])
+def test_a_program_that_is_the_interpreter_of_who_enters_cannot_write_to_it(mapped: bool) -> None:
+    """The program hands a descriptor of its own file, which is the caller's, to one that waits until nobody runs it."""
+    directory = f"/usr/local/lib/lcinit-interpreter-{os.getpid()}-{time.monotonic_ns()}"
+    os.mkdir(directory, 0o755)
+    try:
+        interpreter, program, done = (f"{directory}/{name}" for name in ("python3", "program", "done"))
+        shutil.copyfile(os.path.realpath(PYTHON), interpreter)
+        os.chmod(interpreter, 0o755)
+        before = Path(interpreter).read_bytes()
+        attempts = "for i in 1 2 3 4 5; do (echo overwritten 1<>/proc/self/fd/9) && break; sleep 0.2; done"
+        write = f"sleep 1; {attempts}; echo >{done}"
+        Path(done).touch()
+        os.chmod(done, 0o666)
+        Path(program).write_text(f"""#!/proc/self/exe -IS
+import os
+fd = os.open("/proc/self/exe", os.O_RDONLY)
+os.dup2(fd, 9)
+if os.fork() == 0:
+    os.setsid()
+    os.execv("/bin/sh", ["sh", "-c", {write!r}])
+print(os.stat(fd).st_ino)
+""")
+        os.chmod(program, 0o755)
+        with Rig(mapped=mapped) as rig:
+            command = [interpreter, *SYSTEM_LCINIT[1:], "inject", str(rig.pid), "--", program]
+            entered = subprocess.run(command, capture_output=True, timeout=20, stdin=subprocess.DEVNULL)
+            assert entered.stdout.split() == [b"%d" % os.stat(interpreter).st_ino], entered
+            deadline = time.monotonic() + 15
+            while not Path(done).read_bytes():
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+        assert Path(interpreter).read_bytes() == before
+    finally:
+        shutil.rmtree(directory)
+
+
 @pytest.mark.row(21)
 def test_a_number_that_was_given_to_another_process_is_refused() -> None:
     """The process is exchanged for one of the same number at the worst moment: when the pidfd has been opened."""
