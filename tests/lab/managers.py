@@ -106,9 +106,9 @@ class LXC(Container):
         return ["lxc-start", "-P", os.path.join(self.directory, "lxc"), "-n", self.name, "-F", "-l", "INFO", "-o", log]
 
     def _ask(self, *options: str) -> None:
-        """lxc-stop(1) in the monitor's mount namespace, where its command socket's directory is."""
-        command = ["nsenter", "--target", str(self.manager_pid()), "--mount", "--pid", "--cgroup", "--", "lxc-stop"]
-        command += ["-P", os.path.join(self.directory, "lxc"), "-n", self.name, "--nowait", *options]
+        """lxc-stop(1) in the monitor's mount and network namespaces, where its command socket is."""
+        command = ["nsenter", "--target", str(self.manager_pid()), "--mount", "--pid", "--net", "--cgroup", "--"]
+        command += ["lxc-stop", "-P", os.path.join(self.directory, "lxc"), "-n", self.name, "--nowait", *options]
         subprocess.run(command, check=True, timeout=30, stdin=subprocess.DEVNULL)
 
     def poweroff(self) -> None:
