@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from lcinit import control
 from lcinit.control.client import Client, NotServed
+from lcinit.errors import LcinitError
 from tests.guests.test_nested import POWEROFF_DEATH, UP, boot_guest
 from tests.hostile.attempt import BOTH_LOOPS, configuration, start
 from tests.lab.container import Container
@@ -63,6 +67,21 @@ def _ask(running: Container, *words: str) -> str:
     return done.stdout
 
 
+def _fields(name: str) -> set[str]:
+    """The fields that the interface gives a type."""
+    text = next(text for text in interface_texts() if "\ninterface io.lcinit.Manager\n" in text)
+    found = re.search(rf"^type {name} \((.*?)\)$", text, re.MULTILINE | re.DOTALL)
+    assert found is not None
+    return set(re.findall(r"(\w+): ", found[1]))
+
+
+def interface_texts() -> list[str]:
+    """What the package holds."""
+    directory = os.path.dirname(control.__file__)
+    names = [name for name in os.listdir(directory) if name.endswith(".varlink")]
+    return [Path(directory, name).read_text(encoding="utf-8") for name in names]
+
+
 def _kinds(running: Container) -> list[str]:
     return [json.loads(line)["kind"] for line in _ask(running, "lcinit", "events", "--json").splitlines()]
 
@@ -79,6 +98,7 @@ def test_status_tells_the_guest_as_it_is(
     assert report["guest"]["id_map"] == [[0, 1000000, 65536]]
     assert report["guest"]["processes"] >= 1
     assert set(report["timings"]) >= {"setup.before"}
+    assert (set(report), set(report["guest"])) == (_fields("Report"), _fields("Guest"))
     text = _ask(running, "lcinit", "status")
     assert re.search(rf"^guest      /sbin/init \({kind}\), process {report['guest']['pid']}, up ", text, re.MULTILINE)
     if kind == "systemd":
@@ -141,6 +161,7 @@ def test_reboot_and_restart_start_the_guest_again(
     report = json.loads(_ask(running, "lcinit", "status", "--json"))
     assert (report["starts"], report["state"]) == (2, "running")
     assert [run["request"] for run in report["history"]] == [request_]
+    assert set(report["history"][0]) == _fields("Run")
     assert f", {request_} was asked for, after " in _ask(running, "lcinit", "status")
 
 
@@ -177,6 +198,29 @@ def test_freeze_holds_the_guest_until_thaw(
     _ask(running, "lcinit", "log-level", "debug")
     assert _ask(running, "lcinit", "log-level") == "debug\n"
     assert " info: the guest's busybox is up as process " in _ask(running, "lcinit", "logs")
+
+
+def test_after_reexec_the_same_socket_is_served(
+    loop: str, boot_root: str, container: Callable[..., Container], tmp_path: object
+) -> None:
+    running = _boot("busybox", loop, boot_root, container, tmp_path)
+    before = os.stat(_path(running)).st_ino
+    guest = json.loads(_ask(running, "lcinit", "status", "--json"))["guest"]
+    _ask(running, "lcinit", "reexec")
+
+    def reexecuted() -> bool:
+        """Asked on the socket: a client that comes between the two is let in by the new one."""
+        with Client(_path(running)) as client:
+            try:
+                events = client.call("Events")["events"]
+            except LcinitError:
+                return False  # the old one took the call with it
+        return any(event["kind"] == "reexecuted" for event in events)
+
+    wait_until(reexecuted, "the new lcinit", 20)
+    assert os.stat(_path(running)).st_ino == before
+    after = json.loads(_ask(running, "lcinit", "status", "--json"))["guest"]
+    assert (after["pid"], after["started"]) == (guest["pid"], guest["started"])
 
 
 def test_the_guests_root_cannot_reach_the_socket(
