@@ -89,7 +89,11 @@ class GuardedFifo(_GuardedName):
         self.close()
         self._clear()
         os.mkfifo(self._name, MODE, dir_fd=self._directory)
-        self.fd = self._open_made()
+        try:
+            self.fd = self._open_made()
+        except OSError:
+            self._clear()  # nobody reads it: its writers would wait
+            raise
         self.remade += 1
         return True
 

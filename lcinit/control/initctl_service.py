@@ -101,11 +101,15 @@ class _Place:
         """Note why nothing of ours stands here."""
         self.problem = f"{self.path}: {error.strerror or error}"
 
+    def withdraw(self) -> None:
+        """Take away what was made here, and keep watching. Raises OSError."""
+        if self._entry is not None and self._is_there():
+            self._entry.remove()
+
     def remove(self) -> None:
         """Take away what was made here and let go. Raises OSError."""
         try:
-            if self._entry is not None and self._is_there():
-                self._entry.remove()
+            self.withdraw()
         finally:
             self.leave()
 
@@ -171,7 +175,10 @@ class InitctlService:
         return None if self._home is None else self._home.path
 
     async def start(self) -> None:
-        """Make the FIFO and its links, and read it on the running loop. Never fails: what cannot be is logged."""
+        """Make the FIFO and its links, and read it on the running loop. Never fails: what cannot be is logged.
+
+        SIGIO must be blocked or caught by then: it tells of changes, and ends a process that does neither.
+        """
         self._loop = asyncio.get_running_loop()
         self._look(self._loop)
 
@@ -240,29 +247,48 @@ class InitctlService:
             except OSError as error:
                 place.failed(error)
                 continue
-            if self.remade:
-                self._say(log.info, f"{place.path} was replaced; made it again")
-            self.remade += 1
-            self._home = place
-            self._frames = FrameReader()
-            loop.add_reader(self._fd, self._ready, loop)
-            return
+            if self._begin(loop, place):
+                if self.remade:
+                    self._say(log.info, f"{place.path} was replaced; made it again")
+                self.remade += 1
+                self._frames = FrameReader()
+                return
 
     def _take_over(self, loop: AbstractEventLoop, usable: Sequence[_Place]) -> bool:
         """Go on with the FIFO of the one before, where it stands; otherwise take what was written to it."""
         self._fd, self._adopt = self._adopt, -1
         for place in usable:
             try:
-                if place.adopt_fifo(self._fd):
-                    self._home = place
-                    loop.add_reader(self._fd, self._ready, loop)
-                    return True
+                stands = place.adopt_fifo(self._fd)
             except OSError as error:
                 place.failed(error)
+                continue
+            if stands:
+                return self._begin(loop, place)
         self._read()
         os.close(self._fd)
         self._fd = -1
         return False
+
+    def _begin(self, loop: AbstractEventLoop, place: _Place) -> bool:
+        """Read the FIFO of this place from now on; false where the kernel has no room for another watched one."""
+        try:
+            loop.add_reader(self._fd, self._ready, loop)
+        except OSError as error:
+            self._give_up(place, error)
+            return False
+        self._home = place
+        return True
+
+    def _give_up(self, place: _Place, error: OSError) -> None:
+        """Leave no FIFO behind that nobody reads: its writers would wait."""
+        self._read()
+        self._fd, self._home = -1, None
+        try:
+            place.withdraw()
+        except OSError as second:
+            error = second
+        place.failed(error)
 
     def _link(self, home: _Place, usable: Sequence[_Place]) -> None:
         for place in usable:
@@ -297,7 +323,13 @@ class InitctlService:
 
     def _rested(self, loop: AbstractEventLoop) -> None:
         self._rest = None
-        loop.add_reader(self._fd, self._ready, loop)
+        try:
+            loop.add_reader(self._fd, self._ready, loop)
+        except OSError as error:
+            if self._home is not None:
+                self._give_up(self._home, error)
+            self._tell()
+            self._look_at(loop, loop.time() + self._retry)
 
     def _stop_reading(self, loop: AbstractEventLoop) -> None:
         """Take what was written, then leave the loop; the descriptor may be closed afterwards."""
