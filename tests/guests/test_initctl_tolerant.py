@@ -102,7 +102,6 @@ def test_pid_1_hears_of_a_replaced_fifo_and_makes_it_again(start: Callable[[str]
     assert running.wait(60).status == POWEROFF_DEATH
 
 
-@pytest.mark.row(29)
 def test_no_variable_of_a_request_is_in_any_process(start: Callable[[str], Container]) -> None:
     running = start("sysvinit")
     write(running, Request(cmd=INIT_CMD_SETENV, data=b"LD_PRELOAD=/evil.so\0INIT_VERSION=evil\0").pack())
