@@ -50,6 +50,8 @@ def start(world: World, number: int) -> tuple[int, Reports]:
     if pid == 0:
         try:
             _begin(theirs, world, number, supervisor)
+        except BaseException:
+            guard.show_exception(*sys.exc_info())
         finally:
             os._exit(EX_SOFTWARE)
     theirs.close()

@@ -7,7 +7,6 @@ step needs them, and the answer is empty or an error. The helper ends with the l
 
 from __future__ import annotations
 
-import fcntl
 import os
 import struct
 import sys
@@ -126,7 +125,7 @@ def serve(channel: socket.socket, perform: Perform) -> Never:
 
 def _out_of_the_way(channel: socket.socket) -> socket.socket:
     """The channel under a number that the keeper's descriptors do not need: it must last until the keeper's exec."""
-    number = fcntl.fcntl(channel, fcntl.F_DUPFD_CLOEXEC, _OUT_OF_THE_WAY)
+    number = process.move_up(channel.fileno(), _OUT_OF_THE_WAY)
     channel.close()
     return socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, number)
 

@@ -6,13 +6,13 @@ writing ends are close-on-exec, so that the last one closes when the guest's ini
 
 from __future__ import annotations
 
-import fcntl
 import marshal
 import os
 import select
 import struct
 
 from lcinit.errors import LcinitError, SystemFailure
+from lcinit.linux import process
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class Report:
 
     def __init__(self, channel: socket.socket) -> None:
         # a number that neither a command's streams nor the keeper's descriptors use
-        number = fcntl.fcntl(channel, fcntl.F_DUPFD_CLOEXEC, _OUT_OF_THE_WAY)
+        number = process.move_up(channel.fileno(), _OUT_OF_THE_WAY)
         channel.close()
         self._channel = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, number)
 

@@ -196,7 +196,7 @@ class Start:
         """Everything in the guest, and what prepares it. Ending PID 1 of its namespace ends all the others."""
         self._killed = True
         if self._leader is not None and self._leader.status is None:
-            os.kill(self.pid, SIGKILL)  # an own child that was not reaped: the number is still its
+            _kill(self._leader, SIGKILL)
         try:
             cgroup.kill(self.cgroup_fd)
         except OSError as error:
@@ -232,5 +232,9 @@ class Start:
 
 
 def _kill(child: Child, number: int) -> None:
+    """Signal an own child; until it is reaped the number is its."""
     if child.status is None:
-        os.kill(child.pid, number)
+        try:
+            os.kill(child.pid, number)
+        except OSError as error:
+            log.unexpected(f"when process {child.pid} was to be killed", error)

@@ -6,7 +6,10 @@ prctl(2), pidfd_open(2), pidfd_send_signal(2), close_range(2), reboot(2), keyctl
 from __future__ import annotations
 
 import ctypes
+import errno
+import fcntl
 import os
+import resource
 
 from .calls import by_machine, check, ioctl, libc, path_bytes, syscall
 
@@ -161,6 +164,19 @@ def setdomainname(name: str) -> None:
     """The NIS domain name of this UTS namespace, at most 64 bytes."""
     encoded = path_bytes("setdomainname", name)
     check("setdomainname", _setdomainname(encoded, len(encoded)), name)
+
+
+def move_up(fd: int, number: int) -> int:
+    """A close-on-exec duplicate out of the way of small numbers: `number` or the next that is free.
+
+    Where RLIMIT_NOFILE keeps it lower (EINVAL of fcntl(2)), one of the highest that there are.
+    """
+    try:
+        return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, number)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, max(3, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - 8))
 
 
 def set_controlling_tty(fd: int, steal: bool = False) -> None:
