@@ -6,7 +6,8 @@ from lcinit.cli.arguments import tool_parser
 
 _DESCRIPTION = """\
 Boot a guest made of this machine's own /usr, read-only, with tmpfs for the rest; let it tell what it sees and what it
-cannot do; power it off through its /dev/initctl. Nothing is downloaded and nothing of this machine is changed."""
+cannot do; power it off through its /dev/initctl. Then run the same guest with a lcinit that stays and supervises it, as
+`lcinit run` does: reboot it, power it off. Nothing is downloaded and nothing of this machine is changed."""
 
 _EPILOG = """\
 Needs root, and a distribution whose /bin, /sbin and /lib are links into /usr. The guest runs in mount, PID, network,

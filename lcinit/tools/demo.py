@@ -15,11 +15,11 @@ import sys
 import time
 
 from lcinit.boot import cgroups
-from lcinit.boot.own import program
 from lcinit.control.initctl import runlevel_request
 from lcinit.errors import EX_NOPERM, LcinitError, SystemFailure
-from lcinit.linux import calls, files, mount, namespaces, process, signals
+from lcinit.linux import calls, files, mount, process, signals
 from lcinit.tools import demo_guest, demo_report
+from lcinit.tools.demo_container import DEADLINE, Guest
 from lcinit.tools.demo_guest import Shape
 from lcinit.tools.demo_terminal import relay
 from lcinit.tools.id_ranges import guest_range
@@ -30,11 +30,8 @@ if TYPE_CHECKING:
     from types import FrameType
     from typing import Never
 
-DEADLINE = 20.0  # seconds for the boot, and again for the end
 PLACES = ("/mnt", "/media", "/srv", "/opt", "/run", "/tmp")
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-_WHOLE = namespaces.CLONE_NEWNS | namespaces.CLONE_NEWPID | namespaces.CLONE_NEWNET
-_WHOLE |= namespaces.CLONE_NEWUTS | namespaces.CLONE_NEWIPC
 
 
 class Stopped(Exception):
@@ -64,7 +61,13 @@ def run(*, shell: bool = False, steps: bool = False) -> int:
             os.close(terminal[1])
             relay(terminal[0], guest.pidfd)
             return guest.ended()
-        return _show(guest, shape, steps=steps)
+        _show(guest, shape, steps=steps)
+        booted = guest.begun
+        config = demo_guest.configuration(shape, stays=True)
+        guest = Guest(shape, links, config, warden, command=("run",))
+        _show_staying(guest)
+        print(demo_report.outlook(time.monotonic() - booted))
+        return 0
     except Stopped as stopped:
         print(f"\nlcinit demo: ended by {signals.signal_name(stopped.signo)}; the guest is gone", file=sys.stderr)
         return 128 + stopped.signo
@@ -264,96 +267,8 @@ def _remove_cgroup(parent: int, name: str) -> bool:
     return True
 
 
-class Guest:
-    """The running guest. `pid` is its PID 1 outside, `pidfd` the handle; `outputs` its standard output and error."""
-
-    def __init__(
-        self,
-        shape: Shape,
-        links: tuple[tuple[str, str], ...],
-        config: str,
-        warden: Warden,
-        terminal: tuple[int, int] | None,
-    ) -> None:
-        self.begun = time.monotonic()
-        self._status: int | None = None
-        output, errors, go = os.pipe(), os.pipe(), os.pipe()
-        streams = (terminal[1],) * 3 if terminal else (os.open(os.devnull, os.O_RDONLY), output[1], errors[1])
-        flags = _WHOLE | namespaces.CLONE_PIDFD
-        try:
-            pid, self.pidfd = namespaces.clone3(flags, cgroup_fd=warden.cgroup if warden.cgroup >= 0 else None)
-        except OSError as error:
-            hint = "see lcinit doctor"
-            raise SystemFailure.from_os_error("make namespaces for the guest", error, hint=hint) from error
-        if pid == 0:
-            try:
-                process.set_pdeathsig(signal.SIGKILL)
-                warden.leave()
-                os.close(go[1])
-                if os.read(go[0], 1) == b"1":
-                    _be_container(shape, links, config, streams)
-            finally:
-                os._exit(1)
-        self.pid = pid
-        for fd in (output[1], errors[1], go[0]):
-            os.close(fd)
-        self.outputs = (output[0], errors[0])
-        warden.guard(self.pidfd)
-        os.write(go[1], b"1")
-        os.close(go[1])
-
-    def ended(self) -> int:
-        """Wait for its end; the exit code, 128+N for signal N."""
-        if self._status is None:
-            self._status = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
-        return self._status if self._status >= 0 else 128 - self._status
-
-    def read_until(self, mark: str) -> tuple[list[str], list[str]]:
-        """Its lines of output and of errors, up to the line `mark` or its end. SystemFailure after DEADLINE."""
-        texts = dict.fromkeys(self.outputs, b"")
-        waiting = set(self.outputs)
-        deadline = time.monotonic() + DEADLINE
-        wanted = f"{mark}\n".encode()
-        while waiting and wanted not in texts[self.outputs[0]]:
-            ready = select.select(waiting, [], [], max(0.0, deadline - time.monotonic()))[0]
-            if not ready:
-                said = texts[self.outputs[1]].decode(errors="replace").strip()
-                raise SystemFailure(f"the guest was not ready after {DEADLINE:.0f} s" + (f": {said}" if said else ""))
-            for fd in ready:
-                received = os.read(fd, 65536)
-                texts[fd] += received
-                if not received:
-                    waiting.discard(fd)
-        output, errors = (texts[fd].decode(errors="replace").splitlines() for fd in self.outputs)
-        return output, errors
-
-
-def _be_container(shape: Shape, links: tuple[tuple[str, str], ...], config: str, streams: tuple[int, int, int]) -> None:
-    """In the child, PID 1 of the new namespaces: what a container manager would do, and then `lcinit init`."""
-    try:
-        os.setsid()
-        for target, fd in enumerate(streams):
-            os.dup2(fd, target)
-        if os.isatty(0):
-            process.set_controlling_tty(0)
-            os.fchown(0, shape.users, shape.groups)
-        namespaces.unshare(namespaces.CLONE_NEWCGROUP)
-        mount.make_slave("/")
-        mount.make_private("/")
-        proc = mount.new_mount("proc", {}, mount.MOUNT_ATTR_NOSUID | mount.MOUNT_ATTR_NODEV | mount.MOUNT_ATTR_NOEXEC)
-        mount.move_mount(proc, "", calls.AT_FDCWD, "/proc", 0)
-        path = demo_guest.make(shape, links, config)
-        process.close_range(3)
-        signals.reset_signals()
-        argv = program("init", ("--config", path))
-        os.execve(argv[0], argv, {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "TERM": os.environ.get("TERM", "linux")})
-    except (OSError, LcinitError) as error:
-        why = error.strerror if isinstance(error, OSError) else str(error)
-        os.write(2, f"lcinit: error: cannot prepare the guest: {why}\n".encode(errors="replace"))
-
-
-def _show(guest: Guest, shape: Shape, *, steps: bool) -> int:
-    """The whole story, in the order in which it happens."""
+def _show(guest: Guest, shape: Shape, *, steps: bool) -> None:
+    """What happens to a guest that is handed over to, in the order in which it happens."""
     print(demo_report.introduction(shape), flush=True)
     output, errors = guest.read_until("ready\t")
     booted = time.monotonic() - guest.begun
@@ -368,10 +283,33 @@ def _show(guest: Guest, shape: Shape, *, steps: bool) -> int:
     send([runlevel_request("0")], f"/proc/{guest.pid}/root/dev/initctl")
     _, late = guest.read_until("no line is this one")
     status = guest.ended()
-    print(demo_report.ending(status, time.monotonic() - asked, time.monotonic() - guest.begun))
+    print(demo_report.ending(status, time.monotonic() - asked), flush=True)
     if status != 0:
         raise SystemFailure(f"the guest ended with status {status}", hint="; ".join(late))
     broken = demo_report.broken(report)
     if broken:
         raise SystemFailure(f"the guest could do what it must not: {', '.join(broken)}", hint="please report this")
-    return 0
+
+
+def _show_staying(guest: Guest) -> None:
+    """The same guest with a lcinit that stays outside of it: started, started again, powered off."""
+    report, up = _await_ready(guest, guest.begun)
+    asked = time.monotonic()
+    process.pidfd_send_signal(guest.pidfd, signals.SIGRTMIN + 5)
+    _, again = _await_ready(guest, asked)
+    asked = time.monotonic()
+    process.pidfd_send_signal(guest.pidfd, signal.SIGTERM)
+    _, late = guest.read_until("no line is this one")
+    status = guest.ended()
+    print(demo_report.staying(report, up, again, time.monotonic() - asked, status), flush=True)
+    if status != 0 or report.fact("pid") != "1" or "lcinit" in report.fact("processes"):
+        raise SystemFailure(f"the guest that is stayed with ended with status {status}", hint="; ".join(late))
+
+
+def _await_ready(guest: Guest, since: float) -> tuple[demo_report.Report, float]:
+    output, errors = guest.read_until("ready\t")
+    report = demo_report.parse(output)
+    if "ready" not in report:
+        said = errors[-1].removeprefix("lcinit: ") if errors else "it said nothing"
+        raise SystemFailure(f"the guest ended before it was ready: {said}", hint="see lcinit doctor")
+    return report, time.monotonic() - since

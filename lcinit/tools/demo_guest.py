@@ -43,6 +43,15 @@ if [ "${1-}" = shell ]; then
     exit 0
 fi
 
+if [ "${1-}" = stay ]; then
+    set --
+    for process in /proc/[0-9]*; do
+        read -r comm <"$process/comm" && set -- "$@" "${process#/proc/} $comm"
+    done 2>/dev/null
+    say pid $$; say processes "$*"; say ready ""
+    while :; do sleep 3600 & wait $!; done
+fi
+
 say pid $$
 say uid "$(id -u)"
 read -r map </proc/self/uid_map; say uid_map "$map"
@@ -94,8 +103,11 @@ class Shape(Record):
     disk: tuple[int, int] = (8, 0)
 
 
-def configuration(shape: Shape, *, steps: bool = False) -> str:
-    """The init.yml that `lcinit init` boots the guest with."""
+def configuration(shape: Shape, *, steps: bool = False, stays: bool = False) -> str:
+    """The init.yml that `lcinit init` boots the guest with; with `stays` that of `lcinit run`."""
+    argument = ", stay" if stays else ", shell" if shape.shell else ""
+    mode = "\n  mode: tolerant" if stays else ""
+    initctl = "" if stays else "initctl: true  # /dev/initctl is how the guest is asked to power off\n"
     users, groups = f"0 {shape.users} {shape.size}", f"0 {shape.groups} {shape.size}"
     id_map = f"id_map: {{users: {users}, groups: {groups}}}"
     shift = f"\n  {id_map}  # its files belong to the guest's root" if shape.shifted else ""
@@ -105,8 +117,7 @@ def configuration(shape: Shape, *, steps: bool = False) -> str:
 root: {shape.place}/root
 {id_map}
 hostname: {HOST_NAME}
-initctl: true  # /dev/initctl is how the guest is asked to power off
-mounts:
+{initctl}mounts:
 - source: /usr
   target: /usr
   options: [ro, nosuid]{shift}
@@ -115,7 +126,7 @@ environment:
   DISK_MAJOR: "{major}"  # the machine's first disk
   DISK_MINOR: "{minor}"
 exec:
-  command: [{INIT}{", shell" if shape.shell else ""}]
+  command: [{INIT}{argument}]{mode}
   stop: {{poweroff: SIGTERM}}
 {"log: {level: debug}  # the time of every step" if steps else ""}""".rstrip()
         + "\n"

@@ -148,12 +148,32 @@ def broken(report: Report) -> list[str]:
     return [what for name, (what, _) in ATTEMPTS.items() if results.get(name, "WORKED") == "WORKED"]
 
 
-def ending(status: int, seconds: float, whole: float) -> str:
+def ending(status: int, seconds: float) -> str:
     """How the guest ended."""
     return (
         _heading("The end", "runlevel 0 was written to the guest's /dev/initctl, as telinit does")
-        + f"\n  Its init got SIGTERM and ended with status {status} after {seconds * 1000:.0f} ms; its namespaces,\n"
-        + f"  mounts and cgroup are gone. The demonstration took {whole:.2f} s.\n\n"
+        + f"\n  Its init got SIGTERM and ended with status {status} after {seconds * 1000:.0f} ms.\n"
+    )
+
+
+def staying(report: Report, up: float, again: float, gone: float, status: int) -> str:
+    """What a lcinit that stays does for its guest; times in seconds."""
+    lines = [_heading("It stays", "`lcinit run` starts the guest again and supervises it from outside")]
+    lines += [
+        _entry("up", f"after {up * 1000:.0f} ms"),
+        _entry("processes", f"{report.fact('processes')}: the guest sees neither lcinit nor the machine"),
+        _entry("reboot", f"SIGRTMIN+5 to lcinit: its init was asked, and was up again after {again * 1000:.0f} ms"),
+        _entry("poweroff", f"SIGTERM to lcinit: the guest was gone after {gone * 1000:.0f} ms, status {status}"),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def outlook(whole: float) -> str:
+    """The last words. `whole`: seconds from the first namespace to the end."""
+    return (
+        "The namespaces, mounts and cgroups of both are gone. The demonstration took\n"
+        + f"{whole:.2f} s.\n\n"
+        + "  lcinit run DIR               a guest of your own, without a manager\n"
         + "  lcinit demo --shell          a shell in such a guest\n"
         + "  lcinit demo --show-config    the init.yml that was used\n"
         + "  lcinit doctor                what this machine allows"

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Never
 
+    from lcinit.plan.build import Plan
     from lcinit.tools.contain_options import Side
 
 SHELL = "/bin/sh"
@@ -130,6 +131,7 @@ def supervise(config: Config, options: Options, main: Callable[[list[str]], int]
     if options.plain_streams:
         machine = machine.replace(console=Console(terminal=False, own=False, lent=True))
     machine, plan = prepare(config, machine, options.command, override_exec=False)
+    plan = _as_a_launcher(plan)
     log.configure(config.log.level, config.log.format, config.log.file)
     for warning in plan.warnings:
         log.warning(warning)
@@ -139,6 +141,16 @@ def supervise(config: Config, options: Options, main: Callable[[list[str]], int]
     from lcinit.guest.stay import stay
 
     return stay(world)
+
+
+def _as_a_launcher(plan: Plan) -> Plan:
+    """The rules of who is a program like others, also as PID 1 of a container: it ends by its exit code alone."""
+    rules = plan.supervision
+    if rules is None:
+        raise AssertionError("a guest that is run is a tolerant one")
+    on_reboot = "restart" if rules.on_reboot == "propagate" else rules.on_reboot
+    rules = rules.replace(on_reboot=on_reboot, may_reboot=False, first=False, int_reboots=False, hup_reboots=False)
+    return plan.replace(supervision=rules)
 
 
 def _look() -> Machine:

@@ -84,6 +84,9 @@ def test_it_shows_a_rootless_guest_and_ends_with_0() -> None:
     assert "look through lcinit's /proc/PID/root refused: Permission denied" in text
     assert "WORKED" not in text
     assert "ended with status 0" in text
+    assert "processes 1 demo-init: the guest sees neither lcinit nor the machine" in text
+    assert re.search(r"reboot SIGRTMIN\+5 to lcinit: its init was asked, and was up again after [0-9]+ ms", text)
+    assert re.search(r"poweroff SIGTERM to lcinit: the guest was gone after [0-9]+ ms, status 0", text)
     assert max(map(len, done.stdout.splitlines())) <= 80
     assert Path("/proc/self/mountinfo").read_text() == mounts
 
@@ -108,6 +111,7 @@ def test_its_configuration_is_shown_and_valid() -> None:
     assert config.initctl is True
     assert [mount.target for mount in config.mounts] == ["/usr"]
     assert parse(configuration(Shape(users=1, groups=2, size=3), steps=True).encode(), "steps").log.level == "debug"
+    assert parse(configuration(Shape(users=1, groups=2, size=3), stays=True).encode(), "stays").exec.mode == "tolerant"
 
 
 def test_the_shell_runs_in_the_guest() -> None:
