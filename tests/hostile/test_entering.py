@@ -33,7 +33,7 @@ import ctypes, errno, json, os, signal, struct
 libc = ctypes.CDLL(None, use_errno=True)
 libc.ptrace.argtypes = (ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p)
 libc.ptrace.restype = ctypes.c_long
-SEIZE, CONT, TRACEEXEC = 0x4206, 7, 0x10
+SEIZE, INTERRUPT, CONT, TRACEEXEC = 0x4206, 0x4207, 7, 0x10
 PROGRAM = "/usr/bin/true"
 seen, denied, won, robbed = set(), 0, [], []
 running = True
@@ -49,13 +49,15 @@ def call(number, *arguments):
     return result
 
 def seize(pid):
+    # in the last part of an exec a process has the new program's memory and nothing of the old: it may be seized then
     if libc.ptrace(SEIZE, pid, None, TRACEEXEC) == -1:
         raise OSError(ctypes.get_errno(), "")
+    libc.ptrace(INTERRUPT, pid, None, None)
     while True:
         _, status = os.waitpid(pid, 0x40000000)
         if not os.WIFSTOPPED(status):
             return False
-        if status >> 16 == 4:  # PTRACE_EVENT_EXEC: it was seized before its exec
+        if status >> 16 == 128 and before(pid):  # PTRACE_EVENT_STOP
             won.append("seized")
         libc.ptrace(CONT, pid, None, None)
 
