@@ -98,8 +98,13 @@ def _no_listener(procfs: int) -> str:
     A process without any filter can have one wherever the kernel knows of them. A filter above, as managers put on, may
     have the one listener that there can be, or refuse the call: that shows in a child, which ends with what it got.
     """
-    if not seccomp.can_notify():
-        return "this kernel has no seccomp user notification"
+    try:
+        if not seccomp.can_notify():
+            return "this kernel has no seccomp user notification"
+    except OSError as error:
+        if error.errno not in _NOT_TOLD:
+            raise
+        return f"the manager does not permit seccomp(2): {os.strerror(error.errno or 0)}"
     for line in os.fsdecode(namespaces.read_own_proc_file(procfs, "status")).splitlines():
         if line.startswith("Seccomp_filters:") and int(line.partition(":")[2]) == 0:
             return ""

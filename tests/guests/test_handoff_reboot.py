@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pytest
 
 from tests.guests.test_handoff import FACTS, MAPPED, POWEROFF_DEATH, REBOOT_DEATH, boot, shifted_layer
 from tests.lab import guests
-from tests.lab.container import Container
+from tests.lab.container import Container, Specification
 from tests.lab.managers import LXC
 from tests.lab.probe import await_probe
 
@@ -154,6 +155,29 @@ echo "init $(grep ^0:: /proc/1/cgroup)"
     assert result.value("init") == "0::/init.scope"
     assert result.value("keeper").startswith("0::/lcinit-")
     running.wait(30)
+
+
+class WithoutSeccomp(LXC):
+    def command(self, spec: Specification) -> Sequence[str]:
+        profile = os.path.join(self.directory, "profile")
+        with open(profile, "w") as file:
+            file.write("2\ndenylist\nseccomp errno 1\n")
+        self.extra = (f"lxc.seccomp.profile = {profile}",)
+        return super().command(spec)
+
+
+def test_where_the_manager_permits_no_listener_the_guest_boots_and_that_is_said(
+    boot_root: str, guest_root: Callable[[str], str], container: Callable[..., Container], tmp_path: object
+) -> None:
+    layer = shifted_layer(f"{tmp_path}/layer", "busybox", FACTS, mapped=True)
+    running = container(WithoutSeccomp)
+    running.start(boot_root, guest_root=guest_root("busybox"), config=MAPPED, binds=[(layer, "/mnt/layer")])
+    assert await_probe(running, 20).values("missing") == []
+    running.wait(30)
+    warning = (
+        "warning: reboot(2) is refused to the guest (the manager does not permit seccomp(2): Operation not permitted)"
+    )
+    assert warning in running.console().decode()
 
 
 class WithoutBoot(LXC):
