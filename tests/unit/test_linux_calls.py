@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lcinit.linux import calls, capabilities, files, mount, namespaces, process, signals
+from lcinit.linux import calls, capabilities, files, mount, namespaces, process, seccomp, signals
 
 REPOSITORY = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
@@ -36,6 +36,10 @@ FAILING = {
     "pidfd_send_signal": (lambda: process.pidfd_send_signal(-1, 0), errno.EBADF, None),
     "close_range": (lambda: process.close_range(9, 8), errno.EINVAL, None),
     "reboot": (lambda: process.reboot(1), errno.EINVAL, None),
+    "seccomp": (lambda: seccomp.listen(b""), errno.EINVAL, None),
+    "SECCOMP_IOCTL_NOTIF_RECV": (lambda: seccomp.receive(-1), errno.EBADF, None),
+    "SECCOMP_IOCTL_NOTIF_SEND": (lambda: seccomp.answer(-1, 0), errno.EBADF, None),
+    "SECCOMP_IOCTL_NOTIF_ID_VALID": (lambda: seccomp.is_waiting(-1, 0), errno.EBADF, None),
     "sethostname": (lambda: process.sethostname("x" * 65), errno.EINVAL, "x" * 65),
     "prctl PR_SET_PDEATHSIG": (lambda: process.set_pdeathsig(99), errno.EINVAL, None),
     "TIOCSPTLCK": (lambda: process.open_pty(-1), errno.EBADF, None),
