@@ -177,13 +177,14 @@ def kind_of(resolved: str, content: bytes) -> str:
 def recipes(kind: str, overrides: tuple[tuple[str, str], ...]) -> dict[str, Recipe]:
     """poweroff, halt and reboot → how a supervisor asks for it, as `exec.stop` and then the kind have it.
 
-    An init that ends without reboot(2) knows no reboot: the supervisor asks it to end, and starts it again.
+    An init that just exits knows one end only: halt and reboot are asked for as poweroff is, and the supervisor starts
+    it again.
     """
     init = INITS.get(kind, PLAIN)
-    known = {"poweroff": init.poweroff, "halt": init.halt, "reboot": init.reboot}
+    given = {word: Recipe(signal=signal) for word, signal in overrides}
+    known = {"poweroff": init.poweroff, "halt": init.halt, "reboot": init.reboot, **given}
     if not init.calls_reboot:
-        known["reboot"] = init.reboot or init.poweroff
-    known |= {word: Recipe(signal=signal) for word, signal in overrides}
+        known |= {word: known["poweroff"] for word in WORDS if word not in given}
     return {word: recipe for word, recipe in known.items() if recipe is not None}
 
 

@@ -158,6 +158,14 @@ def test_the_users_signals_win() -> None:
     assert stop_signals("sysvinit", (("halt", "SIGUSR2"),)) == {"reboot": "SIGINT", "halt": "SIGUSR2"}
 
 
+def test_a_command_is_always_ended_by_the_signal_that_the_user_named() -> None:
+    known = recipes("plain", (("poweroff", "SIGQUIT"),))
+    assert [known[word].signal for word in WORDS] == ["SIGQUIT"] * 3
+    known = recipes("plain", (("poweroff", "SIGQUIT"), ("reboot", "SIGHUP")))
+    assert [known[word].signal for word in WORDS] == ["SIGQUIT", "SIGQUIT", "SIGHUP"]
+    assert recipes("systemd", (("poweroff", "SIGUSR1"),))["reboot"].signal == "SIGRTMIN+5"
+
+
 def test_who_can_only_signal_gets_the_fallback() -> None:
     assert stop_signals("openrc-init", ()) == {"poweroff": "SIGTERM", "halt": "SIGTERM", "reboot": "SIGINT"}
     assert stop_signals("plain", ()) == {"poweroff": "SIGTERM", "halt": "SIGTERM"}
