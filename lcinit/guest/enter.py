@@ -76,8 +76,7 @@ class Entered:
             elif kind == RUNNING:
                 return
             elif kind == FAILED:
-                _, code = FAILED_HEAD.unpack_from(message)
-                raise SystemFailure(message[FAILED_HEAD.size :].decode("utf-8", "replace"), exit_code=code)
+                raise _failure(message)
             else:
                 raise SystemFailure("the guest ended while it was entered")
 
@@ -88,13 +87,18 @@ class Entered:
                 raise SystemFailure(text, exit_code=128 + each.signo)
 
     def ended(self) -> bool:
-        """Take a message of the middle; whether the command has ended, or can no longer be waited for."""
+        """Take a message of the middle; whether the command has ended, or can no longer be waited for.
+
+        Raises SystemFailure for what kept the middle from waiting.
+        """
         try:
             message = self.channel.recv(LARGEST, socket.MSG_DONTWAIT)
         except BlockingIOError:
             return False
         except ConnectionResetError:
             message = b""
+        if message[:1] == FAILED:
+            raise _failure(message)
         if message[:1] == ENDED:
             self._status = ENDED_FORM.unpack(message)[1]
         return True
@@ -117,6 +121,12 @@ class Entered:
         self.outer.close()
         self.channel.close()
         os.waitpid(self.middle, os.WNOHANG)
+
+
+def _failure(message: bytes) -> SystemFailure:
+    """What the middle says of it."""
+    _, code = FAILED_HEAD.unpack_from(message)
+    return SystemFailure(message[FAILED_HEAD.size :].decode("utf-8", "replace"), exit_code=code)
 
 
 def enter(target: Target, order: Order, interrupts: signals.SignalFd, prepare: Callable[[Outer], object]) -> Entered:

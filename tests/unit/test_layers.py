@@ -26,6 +26,7 @@ PURE = (
     "control/ratelimit.py",
     "control/reboot_call.py",
     "control/stopping.py",
+    "guest/order.py",
     "control/varlink.py",
     "guest/asking.py",
     "tools/contain_options.py",
