@@ -169,7 +169,7 @@ class Config(Record):
     root: Root = Root()
     id_map: IdMap | None = None
     allow_outer_root: bool = False
-    initctl: Literal["auto"] | bool = False
+    initctl: Literal["auto"] | bool = "auto"
     devices: Devices = Devices()
     namespaces: Namespaces = Namespaces()
     hostname: str | None = None

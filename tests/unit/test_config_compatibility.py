@@ -48,7 +48,7 @@ ACCEPTED = [
     ("id_map: {users: &m 0 1000000 65536, groups: *m}", Config(id_map=WHOLE)),
     ("id_map: &m {users: &r [[0, 1000000]], groups: *r}", Config(id_map=ONE)),
     *((f"initctl: {word}", Config(initctl=True)) for word in ("yes", "on", "true")),
-    *((f"initctl: {word}", Config()) for word in ("no", "off", "false")),
+    *((f"initctl: {word}", Config(initctl=False)) for word in ("no", "off", "false")),
     ("initctl: auto", Config(initctl="auto")),
     ("devices: {exclude: sda}", Config(devices=Devices(exclude=("sda",)))),
     ('devices: {rexclude: "sd.*"}', Config(devices=Devices(rexclude=("sd.*",)))),
