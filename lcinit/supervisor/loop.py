@@ -47,8 +47,23 @@ def new_loop(*, fast: bool = False) -> AbstractEventLoop:
     A uvloop takes a third of the time for an event, and 5 MiB and as long again to import: it is for those whose work
     is events.
     """
-    loop: AbstractEventLoop = import_loop(fast=fast).new_event_loop()
+    module = import_loop(fast=fast)
+    loop: AbstractEventLoop = module.new_event_loop() if module.__name__ == "uvloop" else _asyncio_loop()
     return _quiet(loop)
+
+
+def _asyncio_loop() -> AbstractEventLoop:
+    """asyncio's own; one that cannot be made is told by the OSError alone.
+
+    The finaliser of its class would close what was never opened, and print a traceback about that.
+    """
+    import asyncio
+
+    class Loop(asyncio.SelectorEventLoop):
+        def __del__(self) -> None:
+            """Nothing: it lasts as long as the process."""
+
+    return Loop()
 
 
 def import_loop(*, fast: bool = False) -> ModuleType:
