@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 
 import pytest
@@ -16,7 +17,7 @@ from tests.guests.test_handoff import (
     boot,
     shifted_layer,
 )
-from tests.lab.container import Container
+from tests.lab.container import Container, descendants
 from tests.lab.guests import RECIPES
 from tests.lab.probe import await_probe
 
@@ -32,15 +33,19 @@ def ask(running: Container, runlevel: str) -> None:
 
 
 def keeper_of(running: Container) -> int:
-    """The outer PID of the helper that serves the guest."""
-    from tests.lab.container import descendants
-
-    assert running.process is not None
-    for pid in descendants(running.process.pid):
-        with open(f"/proc/{pid}/cmdline", "rb") as file:
-            if file.read().startswith(b"@lcinit"):
-                return pid
-    raise AssertionError("no keeper")
+    """The outer PID of the helper that serves the guest, once it has become the keeper."""
+    deadline = time.monotonic() + 10
+    while True:
+        assert running.process is not None
+        for pid in descendants(running.process.pid):
+            try:
+                with open(f"/proc/{pid}/cmdline", "rb") as file:
+                    if file.read().startswith(b"@lcinit"):
+                        return pid
+            except (FileNotFoundError, ProcessLookupError):
+                continue  # it has ended since
+        assert time.monotonic() < deadline, "no keeper"
+        time.sleep(0.05)
 
 
 @pytest.mark.parametrize(
