@@ -33,15 +33,17 @@ def user_namespace_with(users: Ranges, groups: Ranges) -> int:
             if text:
                 namespaces.write_proc_file(procfs, pid, name, text)
 
-    return new_user_namespace(write)
+    return new_user_namespace(
+        write, hint="it takes root with CAP_SYS_ADMIN, CAP_SETUID and CAP_SETGID, and no chroot around it"
+    )
 
 
-def new_user_namespace(write: Write) -> int:
+def new_user_namespace(write: Write, *, hint: str) -> int:
     """A close-on-exec descriptor of a new user namespace whose maps `write(procfs, pid)` has written.
 
     `pid` is of a child in it that is killed before this returns, and `procfs` a handle of a procfs that shows it. The
     child's end sends no SIGCHLD, so a reaper that waits for every child neither sees nor takes it. Raises
-    SystemFailure, and what `write` raises but for OSError.
+    SystemFailure, with `hint` where it is not permitted, and what `write` raises but for OSError.
     """
     try:
         procfs = any_procfs()
@@ -50,13 +52,12 @@ def new_user_namespace(write: Write) -> int:
         finally:
             os.close(procfs)
     except OSError as error:
-        hint = ""
-        if error.errno == errno.EPERM:
-            hint = "it takes root with CAP_SYS_ADMIN, CAP_SETUID and CAP_SETGID, and no chroot around it"
-        elif error.errno == errno.EINVAL:
-            hint = "ranges may not overlap, neither inside nor outside, nor leave 0-4294967294"
-        elif error.errno == errno.ENOSPC:
-            hint = "raise /proc/sys/user/max_user_namespaces"
+        hints = {
+            errno.EPERM: hint,
+            errno.EINVAL: "ranges may not overlap, neither inside nor outside, nor leave 0-4294967294",
+            errno.ENOSPC: "raise /proc/sys/user/max_user_namespaces",
+        }
+        hint = hints.get(error.errno or 0, "")
         raise SystemFailure.from_os_error("make a user namespace for an id map", error, hint=hint) from error
 
 

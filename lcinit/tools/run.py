@@ -118,6 +118,8 @@ def _completed(config: Config, id_map: IdMap, owner: tuple[int, int]) -> Config:
     first = id_map.outer_user(0), id_map.outer_group(0)
     if owner[0] == 0 and first[0] != 0 and config.id_map is None:
         root = root.replace(id_map=True)
+    if config.initctl is True:
+        log.warning("initctl: true has no effect on a guest that is run: /run is not lcinit's")
     changed = config.exec.replace(mode="tolerant", pid="nested")
     return config.replace(root=root, id_map=id_map, exec=changed, initctl=False)
 

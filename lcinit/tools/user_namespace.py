@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 _LIMITS = ("/proc/sys/user/max_user_namespaces", "/proc/sys/kernel/unprivileged_userns_clone")
 
+_APPARMOR = "/proc/sys/kernel/apparmor_restrict_unprivileged_userns"
+
 
 def enter(choice: Choice, sides: Sequence[Side]) -> None:
     """Become uid and gid 0 of a new user namespace with the chosen map. Raises LcinitError.
@@ -30,7 +32,7 @@ def enter(choice: Choice, sides: Sequence[Side]) -> None:
     """
     refuse_where_disabled()
     privileged = all(side.privileged for side in sides)
-    namespace = new_user_namespace(lambda procfs, pid: _write(procfs, pid, choice, sides))
+    namespace = new_user_namespace(lambda procfs, pid: _write(procfs, pid, choice, sides), hint=_why_refused())
     try:
         namespaces.setns(namespace, namespaces.CLONE_NEWUSER)
         if privileged:
@@ -38,7 +40,7 @@ def enter(choice: Choice, sides: Sequence[Side]) -> None:
         os.setresgid(0, 0, 0)
         os.setresuid(0, 0, 0)
     except OSError as error:
-        raise SystemFailure.from_os_error("enter the new user namespace", error) from error
+        raise SystemFailure.from_os_error("enter the new user namespace", error, hint=_why_refused()) from error
     finally:
         os.close(namespace)
 
@@ -60,6 +62,17 @@ def refuse_where_disabled() -> None:
                 hint=f"have root write a larger number there: sysctl -w {path[10:].replace('/', '.')}=1000",
                 exit_code=EX_NOPERM,
             )
+
+
+def _why_refused() -> str:
+    """What may stand behind an EPERM, and the next step."""
+    try:
+        with open(_APPARMOR, encoding="ascii") as file:
+            if file.read().strip() == "1":
+                return f"AppArmor restricts user namespaces here: have root write 0 to {_APPARMOR}"
+    except OSError:
+        pass  # no AppArmor that does so
+    return "a chroot, a sandbox or a security module around this process forbids it (user_namespaces(7))"
 
 
 def own_namespaces() -> None:
@@ -95,7 +108,7 @@ def _write(procfs: int, pid: int, choice: Choice, sides: Sequence[Side]) -> None
                 namespaces.write_proc_file(procfs, pid, "setgroups", b"deny")
             namespaces.write_proc_file(procfs, pid, f"{side.kind}_map", text)
         except OSError as error:
-            hint = "a security module or a sandbox around this one forbids it" if error.errno == errno.EPERM else ""
+            hint = _why_refused() if error.errno in (errno.EPERM, errno.EACCES) else ""
             raise SystemFailure.from_os_error(f"write the {side.kind} map", error, hint=hint) from error
 
 

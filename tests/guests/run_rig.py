@@ -86,6 +86,12 @@ class Launcher:
         """At the terminal."""
         os.write(self._master, text.encode())
 
+    def hang_up(self) -> None:
+        """Close the terminal, as somebody who closes its window."""
+        for fd in (self._master, self._slave):
+            os.close(fd)
+        self._master = self._slave = -1
+
     def settings(self) -> list[Any]:
         """The terminal's attributes."""
         return termios.tcgetattr(self._slave)

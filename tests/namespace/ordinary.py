@@ -70,6 +70,18 @@ def lcinit_as(words: Sequence[str], uid: int = UID, groups: Sequence[int] = (), 
     return subprocess.run(argv(words), user=uid, group=uid, extra_groups=list(groups), check=False, **settings)
 
 
+def without_user_namespaces(words: Sequence[str]) -> Any:
+    """Run `lcinit WORDS` as the user where user namespaces are switched off.
+
+    The limit is counted for each user namespace: in one of the test's own it is nobody else's.
+    """
+    limit = "open('/proc/sys/user/max_user_namespaces', 'w').write('0')"
+    script = f"import os, sys; {limit}; os.execv(sys.argv[1], sys.argv[1:])"
+    command = ["unshare", "--user", "--map-root-user", PYTHON, "-c", script, *argv(words)]
+    settings: dict[str, Any] = {"capture_output": True, "text": True, "timeout": 30, "env": environment()}
+    return subprocess.run(command, user=UID, group=UID, extra_groups=[], check=False, **settings)
+
+
 def argv(words: Sequence[str]) -> list[str]:
     """The command line of lcinit in the user's hands."""
     return [PYTHON, "-I", "-c", START, *words]

@@ -173,22 +173,29 @@ def test_a_shell_is_the_default_and_signals_are_as_they_were() -> None:
 def test_user_namespaces_that_are_switched_off_are_named() -> None:
     def body() -> None:
         ordinary.prepare()
-        # the limit is counted per user namespace: in one of the test's own it is nobody else's
-        script = "echo 0 >/proc/sys/user/max_user_namespaces && exec " + " ".join(
-            f"'{word}'" for word in ordinary.argv(["pseudo", "true"])
-        ).replace(ordinary.START, ordinary.START.replace("'", '"'))
-        done = subprocess.run(
-            ["unshare", "--user", "--map-root-user", "sh", "-c", script],
-            capture_output=True,
-            text=True,
-            timeout=30,
-            env=ordinary.environment(),
-            user=UID,
-            group=UID,
-            extra_groups=[],
-        )
+        done = ordinary.without_user_namespaces(["pseudo", "true"])
         assert done.returncode == 77, done.stderr
         assert "/proc/sys/user/max_user_namespaces is 0" in done.stderr
         assert "sysctl -w user.max_user_namespaces=" in done.stderr
+
+    run_isolated(body)
+
+
+def test_what_forbids_user_namespaces_is_guessed_and_root_is_not_asked_for() -> None:
+    def body() -> None:
+        ordinary.prepare()
+        os.mkdir("/mnt/jail")
+        ordinary.bind("/", "/mnt/jail")
+        ordinary.bind("/mnt/given", "/mnt/jail/mnt")
+        start = ordinary.START.replace(ordinary.GIVEN, "/mnt")
+        done = subprocess.run(
+            ["chroot", f"--userspec={UID}:{UID}", "/mnt/jail", ordinary.PYTHON, "-I", "-c", start, "pseudo", "true"],
+            capture_output=True,
+            text=True,
+            timeout=30,
+        )
+        assert done.returncode == 77, done.stderr
+        assert "cannot make a user namespace" in done.stderr
+        assert "a chroot, a sandbox or a security module" in done.stderr
 
     run_isolated(body)
