@@ -38,8 +38,8 @@ class Stream:
         """Undo what was changed of the descriptor's open file description, which others may share."""
         if self.fd != self._own:
             os.close(self.fd)
-        elif self._own >= 0:
-            os.set_blocking(self._own, self._blocking)
+        elif self._own >= 0 and self._blocking:  # another stream of the same description may have been first
+            os.set_blocking(self._own, True)
         self.fd = self._own = -1
 
     def abandon(self) -> None:

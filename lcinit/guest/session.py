@@ -12,6 +12,7 @@ import time
 
 from lcinit import log
 from lcinit.control.relay import make_raw
+from lcinit.errors import SystemFailure
 from lcinit.guest.enter import ENDING, Entered, enter
 from lcinit.guest.flow import REST, Flow, KeyFlow, Stream, TerminalFlow, wait
 from lcinit.linux import process, signals
@@ -61,7 +62,10 @@ class Terminal:
 
     def copy_settings(self, master: int) -> None:
         """Give the guest's terminal this one's editing keys and size."""
-        termios.tcsetattr(master, termios.TCSANOW, self.attributes)
+        try:
+            termios.tcsetattr(master, termios.TCSANOW, self.attributes)
+        except (OSError, termios.error):
+            pass  # the guest's terminal keeps the kernel's
         self.copy_size(master)
 
     def copy_size(self, master: int) -> None:
@@ -109,6 +113,8 @@ def _attended(entered: Entered, terminal: Terminal | None, interrupts: signals.S
     session = _Session(entered, terminal, interrupts)
     try:
         return session.serve()
+    except OSError as error:
+        raise SystemFailure.from_os_error("relay the command's streams", error) from error
     finally:
         session.close()
 
@@ -151,6 +157,7 @@ class _Session:
                 flow.step(ready)
                 if isinstance(flow, KeyFlow) and flow.escaped:
                     self._hang_up(128 + signals.SIGHUP)
+                    break
             if self.signals.fileno() in ready:
                 for signal in self.signals.read():
                     self._signalled(signal.signo)
@@ -196,7 +203,7 @@ class _Session:
             if self.terminal is not None and self.outer.master >= 0:
                 self.terminal.copy_size(self.outer.master)
                 self.terminal.make_raw()
-        elif self.terminal is not None or number in self.asked:
+        elif self.terminal is not None or self.ending or number in self.asked:
             self._hang_up(128 + number)
         else:
             self.asked.add(number)

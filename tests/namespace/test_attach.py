@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -12,8 +13,9 @@ from collections.abc import Iterator
 import pytest
 
 from tests.hostile.attempt import ID_MAP, configuration, start
+from tests.lab import guests
 from tests.lab.container import Container
-from tests.namespace.enter_rig import Terminal
+from tests.namespace.enter_rig import LCINIT, PYTHON, Terminal
 from tests.namespace.isolated import needs_root
 
 pytestmark = needs_root
@@ -75,8 +77,7 @@ def test_what_cannot_be_run_is_told(guest: Container) -> None:
     assert attach(guest, "--no-such-option").returncode == 64
 
 
-def test_the_guest_itself_may_not(guest: Container, boot_root: str) -> None:
-    """Root of a guest with an id map has CAP_SYS_ADMIN over itself alone, and no socket to ask."""
+def test_that_no_lcinit_is_there_is_told(guest: Container) -> None:
     done = subprocess.run(
         [*inside(guest), "attach", "--socket", "/nowhere"], capture_output=True, timeout=20, stdin=subprocess.DEVNULL
     )
@@ -87,8 +88,6 @@ def test_the_guest_itself_may_not(guest: Container, boot_root: str) -> None:
 def test_another_pid_namespace_is_refused(guest: Container) -> None:
     """From outside, the guest's number would mean another process."""
     socket = f"/proc/{guest.pid1()}/root/run/lcinit/control"
-    from tests.namespace.enter_rig import LCINIT
-
     done = subprocess.run(
         [*LCINIT, "attach", "--socket", socket, "--", "true"], capture_output=True, timeout=20, stdin=subprocess.DEVNULL
     )
@@ -165,8 +164,6 @@ def test_the_guests_end_ends_a_shell_in_it_and_the_console_goes_on_with_the_next
 
 @pytest.mark.parametrize("name", ["systemd252"])
 def test_a_systemd_guest_is_entered(name: str, boot_root: str) -> None:
-    from tests.lab import guests
-
     config = configuration(mapped=False, exec={"mode": "tolerant"})
     with start(config, guest=guests.guest(name), console="pty") as running:
         deadline = time.monotonic() + 20
@@ -188,37 +185,56 @@ def test_a_systemd_guest_is_entered(name: str, boot_root: str) -> None:
         assert running.wait(30).status is not None
 
 
-def test_a_guest_that_cannot_be_told_apart_is_not_entered(guest: Container) -> None:
-    """What a guest answers on a socket of its own is not believed: its process is no child of who answers."""
-    script = r"""
+# Answers Status as it is told to: a value for each call, the last one from then on.
+FORGED = r"""
 import json, os, socket, sys
 server = socket.socket(socket.AF_UNIX)
-path = sys.argv[1]
-server.bind(path)
+server.bind(sys.argv[1])
 server.listen()
+answers = json.loads(sys.argv[2])
 print("ready", flush=True)
 while True:
     client, _ = server.accept()
     if client.recv(65536):
-        status = {"pid": os.getpid(), "state": "running", "guest": {"pid": int(sys.argv[2]), "started": 1.0}}
+        guest = answers.pop(0) if len(answers) > 1 else answers[0]
+        status = {"pid": os.getpid(), "state": "restarting", "guest": guest}
         client.sendall(json.dumps({"parameters": {"status": status}}).encode() + b"\0")
     client.close()
 """
-    from tests.namespace.enter_rig import LCINIT, PYTHON
 
-    path = f"/tmp/lcinit-forged-{os.getpid()}"
-    victim = guest.guest_pid1()
-    server = subprocess.Popen([PYTHON, "-c", script, path, str(victim)], stdout=subprocess.PIPE)
+
+def asked_of_a_forgery(answers: list[object]) -> tuple[int, bytes, int]:
+    """The exit code and the error of an attach to a server that gives these answers, and the server's PID."""
+    path = f"/tmp/lcinit-forged-{os.getpid()}-{time.monotonic_ns()}"
+    server = subprocess.Popen([PYTHON, "-c", FORGED, path, json.dumps(answers)], stdout=subprocess.PIPE)
     try:
         assert server.stdout is not None
         assert server.stdout.readline() == b"ready\n"
         done = subprocess.run([*LCINIT, "attach", "--socket", path, "--", "true"], capture_output=True, timeout=20)
+        return done.returncode, done.stderr, server.pid
     finally:
         server.kill()
         server.communicate()
         os.unlink(path)
-    assert done.returncode == 71
-    assert re.search(rb"process \d+ is not a child of lcinit \(%d\)" % server.pid, done.stderr), done.stderr
+
+
+@pytest.mark.row(21)
+def test_a_process_that_is_no_child_of_who_answers_is_not_entered(guest: Container) -> None:
+    code, error, server = asked_of_a_forgery([{"pid": guest.guest_pid1(), "started": 1.0}])
+    assert code == 71
+    assert re.search(rb"process \d+ is not a child of lcinit \(%d\)" % server, error), error
+
+
+@pytest.mark.row(21)
+def test_a_guest_that_was_started_anew_meanwhile_is_not_entered(guest: Container) -> None:
+    pid = guest.guest_pid1()
+    code, error, _ = asked_of_a_forgery([{"pid": pid, "started": 1.0}, {"pid": pid, "started": 2.0}])
+    assert (code, error) == (71, b"lcinit attach: the guest was started anew just now; try again\n")
+
+
+def test_that_there_is_no_guest_is_told() -> None:
+    code, error, _ = asked_of_a_forgery([None])
+    assert (code, error) == (71, b"lcinit attach: there is no guest to enter: it is restarting\n")
 
 
 def test_the_map_is_the_guests(guest: Container) -> None:

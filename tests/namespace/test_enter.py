@@ -6,6 +6,7 @@ import json
 import os
 import resource
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -283,6 +284,30 @@ def test_signals_are_passed_on_to_the_command(rig: Rig, number: int) -> None:
         process.send_signal(number)
         assert process.stdout.read() == b"got\n"
         assert process.wait(10) == 5
+
+
+def test_streams_that_are_sockets_are_given_back_blocking(rig: Rig) -> None:
+    """A socket cannot be opened anew; who shares it must not find it changed (fcntl(2), O_NONBLOCK)."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.sendall(b"through")
+        ours.shutdown(socket.SHUT_WR)
+        command = [*LCINIT, "inject", str(rig.pid), "--", "cat"]
+        fd = theirs.fileno()
+        done = subprocess.run(command, stdin=fd, stdout=fd, stderr=fd, timeout=20)
+        assert done.returncode == 0
+        assert ours.recv(100) == b"through"
+        assert os.get_blocking(theirs.fileno())
+
+
+def test_a_reader_that_never_reads_can_be_given_up(rig: Rig) -> None:
+    command = [*LCINIT, "inject", str(rig.pid), "--", "sh", "-c", "echo ready >&2; head -c 100000 /dev/zero"]
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stderr is not None
+        assert process.stderr.readline() == b"ready\n"
+        time.sleep(0.3)  # the command has ended by then, and its last output waits for the reader
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 128 + signal.SIGTERM
 
 
 def test_the_end_of_the_guest_is_told() -> None:

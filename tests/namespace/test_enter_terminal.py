@@ -198,6 +198,15 @@ def test_three_escapes_hang_up(rig: Rig) -> None:
         assert terminal.attributes() == terminal.before
 
 
+def test_the_way_out_works_while_the_guest_writes_all_the_time(rig: Rig) -> None:
+    for _ in range(5):
+        with inject(rig, "sh", "-c", "echo ready; exec yes") as terminal:
+            terminal.expect("^ready")
+            terminal.type("\x1d\x1d\x1d")
+            assert terminal.wait() == 129
+            assert terminal.attributes() == terminal.before
+
+
 def test_escapes_that_are_no_way_out_are_typed(rig: Rig) -> None:
     with inject(rig, "sh", "-c", "stty raw -echo; echo ready; head -c 5 | od -An -tx1") as terminal:
         terminal.expect("^ready")
