@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -62,10 +63,10 @@ def ask_and_wait(guest: nested_rig.Nested, word: str, timeout: float) -> tuple[l
     return asyncio.run(asked())
 
 
-@pytest.mark.parametrize("word", ["poweroff", "halt", "reboot"])
+@pytest.mark.parametrize(("word", "moment"), [("poweroff", 0), ("halt", 0.03), ("reboot", 0.2)])
 @pytest.mark.parametrize("name", sorted(ENDS))
-def test_an_init_that_has_just_begun_ends_as_it_was_asked(name: str, word: str, leaf: str) -> None:
-    """One that is up is asked in test_matrix, by lcinit itself."""
+def test_an_init_that_has_just_begun_ends_as_it_was_asked(name: str, word: str, moment: float, leaf: str) -> None:
+    """At some moment (seconds) of its boot. One that is up is asked in test_matrix, by lcinit itself."""
     guests.guest(name)
     off, again, timeout = ENDS[name]
 
@@ -74,6 +75,7 @@ def test_an_init_that_has_just_begun_ends_as_it_was_asked(name: str, word: str, 
         guest = nested_rig.start(name, leaf, TRAP if name == "plain" else None)
         if name == "runit-etc":
             assert guest.init_kind == name
+        time.sleep(moment)
         answers, status = ask_and_wait(guest, word, timeout)
         assert answers[-1][0] == "sent", (answers, guest.console())
         assert status == (again if word == "reboot" else off), (answers, guest.console())
