@@ -189,6 +189,12 @@ def _default(side: Side, name: str, owner: int) -> tuple[tuple[tuple[int, int, i
 
 
 def _ordinary_default(side: Side) -> tuple[tuple[tuple[int, int, int], ...], list[str]]:
+    if side.own_id == 0 and not side.root_below:
+        raise LcinitError(
+            f"root without CAP_SYS_ADMIN, CAP_SETUID and CAP_SETGID can only map its own {side.kind} 0, which no guest gets",
+            hint=f"start it with them, or give -u and -g with ranges that {FILES[side.kind]} has for root",
+            exit_code=EX_NOPERM,
+        )
     if side.delegated and not side.program:
         note = f"only your own {side.kind} is mapped: {PROGRAMS[side.kind]} is not installed (package uidmap)"
         return ((0, side.own_id, 1),), [*side.problems, note]

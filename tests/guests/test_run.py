@@ -252,6 +252,25 @@ def test_a_configuration_file_is_run(user: int) -> None:
     isolated(body)
 
 
+@needs_newuidmap
+def test_a_files_own_id_map_is_used_and_options_replace_it() -> None:
+    def body() -> None:
+        run_rig.prepare(owner=UID, subuid=f"{NAME}:200000:65536\n")
+        path = "/mnt/home/guest.yml"
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(
+                f"root: {GUEST}\nid_map: {{users: [[0, {UID}, 1], [1, 200000, 10]]}}\ninitctl: true\n"
+                "exec: {mode: tolerant, command: [cat, /proc/self/uid_map]}\n"
+            )
+        done = run_rig.run(["run", path], user=UID)
+        assert done.stdout.split() == ["0", "0", "1", "1", "1", "10"], done.stderr
+        assert "initctl: true has no effect on a guest that is run" in done.stderr
+        done = run_rig.run(["run", "-u", f"0:{UID}:1", path], user=UID)
+        assert done.stdout.split() == ["0", "0", "1"], done.stderr
+
+    isolated(body)
+
+
 @AS
 def test_killing_the_launcher_kills_the_guest(user: int) -> None:
     def body() -> None:

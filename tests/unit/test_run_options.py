@@ -159,6 +159,14 @@ def test_an_ordinary_user_is_root_alone(name: str) -> None:
     assert choice.simple
 
 
+@pytest.mark.row(10)
+@pytest.mark.parametrize("name", ["run", "contain", "pseudo"])
+def test_root_without_capabilities_is_no_ordinary_user_whose_id_a_guest_could_have(name: str) -> None:
+    with pytest.raises(LcinitError, match="can only map its own uid 0, which no guest gets") as refused:
+        choose(None, None, sides(privileged=False, own_id=0), name, (0, 0))
+    assert refused.value.exit_code == EX_NOPERM
+
+
 def test_delegated_ranges_follow_the_users_own_id() -> None:
     delegated = lines(("tester", 100000, 10000), ("tester", 120000, 10000))
     choice = choose(None, None, ordinary(delegated=delegated), "contain", (0, 0))
