@@ -32,7 +32,7 @@ def sides(name: str) -> tuple[Side, Side]:
 def _side(kind: str, name: str, user: str, *, privileged: bool) -> Side:
     own_id = os.getuid() if kind == "uid" else os.getgid()
     text = _read(f"/proc/self/{kind}_map")
-    below = [outside for inside, outside, _ in id_ranges.parse_id_map(text) if inside == 0]
+    below = [outside for inside, outside, _ in id_ranges.parse_id_map(_read("/proc/self/uid_map")) if inside == 0]
     ranges: list[subids.SubRange] = []
     problems: list[str] = []
     used: tuple[tuple[int, int], ...] = ()
@@ -56,6 +56,8 @@ def _side(kind: str, name: str, user: str, *, privileged: bool) -> Side:
 
 
 def _user_name() -> str:
+    if os.getuid() == 0:
+        return "root"  # whatever it is called, the files and the rules name it so
     try:
         return pwd.getpwuid(os.getuid()).pw_name
     except KeyError:

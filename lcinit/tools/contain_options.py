@@ -45,7 +45,7 @@ class Side(Record):
     """What is known of uids, or of gids, for choosing a map.
 
     `own` are the `(first, last)` that exist in this user namespace, `own_id` the caller's; `privileged`: the caller may
-    write any map; `root_below`: id 0 here is an ordinary user's outside. `delegated` are the caller's ranges of the
+    write any map; `root_below`: uid 0 here is an ordinary user outside. `delegated` are the caller's ranges of the
     file, `problems` its wrong lines; `program`: newuidmap(1) or newgidmap(1) is there. `used` are ranges that guests
     have now.
     """
@@ -189,9 +189,9 @@ def _default(side: Side, name: str, owner: int) -> tuple[tuple[tuple[int, int, i
 
 
 def _ordinary_default(side: Side) -> tuple[tuple[tuple[int, int, int], ...], list[str]]:
-    if side.own_id == 0 and not side.root_below:
+    if side.user == "root" and side.own_id == 0 and not side.root_below:
         raise LcinitError(
-            f"root without CAP_SYS_ADMIN, CAP_SETUID and CAP_SETGID can only map its own {side.kind} 0, which no guest gets",
+            f"root without CAP_SYS_ADMIN, CAP_SETUID and CAP_SETGID can map its own {side.kind} 0, which no guest gets",
             hint=f"start it with them, or give -u and -g with ranges that {FILES[side.kind]} has for root",
             exit_code=EX_NOPERM,
         )

@@ -66,8 +66,8 @@ def replace(path: str, text: str) -> None:
 def lcinit_as(words: Sequence[str], uid: int = UID, groups: Sequence[int] = (), **options: Any) -> Any:
     """Run `lcinit WORDS` as the user (or as root, uid 0) and return the CompletedProcess."""
     settings: dict[str, Any] = {"capture_output": True, "text": True, "timeout": 30, "cwd": "/mnt/home"}
-    settings |= {"env": environment()} | options
-    return subprocess.run(argv(words), user=uid, group=uid, extra_groups=list(groups), check=False, **settings)
+    settings |= {"env": environment(), "group": uid} | options
+    return subprocess.run(argv(words), user=uid, extra_groups=list(groups), check=False, **settings)
 
 
 def without_user_namespaces(words: Sequence[str]) -> Any:

@@ -68,6 +68,15 @@ def test_an_ordinary_user_is_root_of_a_namespace_with_one_id() -> None:
     run_isolated(body)
 
 
+def test_a_user_whose_own_group_is_roots_keeps_it() -> None:
+    def body() -> None:
+        ordinary.prepare()
+        done = lcinit_as(["pseudo", "sh", "-c", MAPS], group=0)
+        assert ids(done.stdout) == [(0, UID, 1), (0, 0, 1)], done.stderr
+
+    run_isolated(body)
+
+
 @needs_newuidmap
 def test_an_ordinary_user_gets_the_delegated_ranges_by_newuidmap() -> None:
     def body() -> None:

@@ -162,7 +162,7 @@ def test_an_ordinary_user_is_root_alone(name: str) -> None:
 @pytest.mark.row(10)
 @pytest.mark.parametrize("name", ["run", "contain", "pseudo"])
 def test_root_without_capabilities_is_no_ordinary_user_whose_id_a_guest_could_have(name: str) -> None:
-    with pytest.raises(LcinitError, match="can only map its own uid 0, which no guest gets") as refused:
+    with pytest.raises(LcinitError, match="can map its own uid 0, which no guest gets") as refused:
         choose(None, None, sides(privileged=False, own_id=0), name, (0, 0))
     assert refused.value.exit_code == EX_NOPERM
 
