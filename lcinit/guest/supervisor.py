@@ -118,6 +118,9 @@ class Supervisor:
             self._after.cancel()
         if self.state.name == "ended":
             raise LcinitError(f"{word} was asked for, but lcinit is ending", exit_code=EX_UNAVAILABLE)
+        if word == self.state.word and not at_once:
+            log.debug(f"{word} was asked for again, by {origin}")  # a flood of them is no news
+            return
         self.events.record("stop-asked", request=word, origin=origin, at_once=at_once)
         now = " at once" if at_once else ""
         log.info(f"{word}{now} was asked for by {origin}")
