@@ -158,17 +158,24 @@ class Asker:
     def _open_fifo(self, paths: tuple[str, ...]) -> Hearing:
         """Open the first of `paths` that somebody reads: "never" if all of them are something else than a FIFO."""
         self._close_fifo()
+        try:
+            with _IdsOf(self._guest.owner):
+                return self._first_open(paths)
+        except OSError as error:
+            log.warning(f"cannot write to the guest's FIFO as its root: {error.strerror}")
+            return "never"
+
+    def _first_open(self, paths: tuple[str, ...]) -> Hearing:
         hearing: Hearing = "never"
-        with _IdsOf(self._guest.owner):
-            for path in paths:
-                try:
-                    self._fifo = _open_fifo(self._guest.root_fd, path)
-                except OSError as error:
-                    # ENXIO: nobody reads it yet. What else may be there meanwhile is not looked at twice
-                    if error.errno in (errno.ENOENT, errno.ENXIO):
-                        hearing = "not-yet"
-                else:
-                    return "yes"
+        for path in paths:
+            try:
+                self._fifo = _open_fifo(self._guest.root_fd, path)
+            except OSError as error:
+                # ENXIO: nobody reads it yet
+                if error.errno in (errno.ENOENT, errno.ENXIO):
+                    hearing = "not-yet"
+            else:
+                return "yes"
         return hearing
 
     def _close_fifo(self) -> None:

@@ -17,6 +17,7 @@ import pytest
 from lcinit.control import stopping
 from lcinit.control.initctl import FrameReader
 from lcinit.guest.ask import Asker
+from lcinit.linux import credentials
 from lcinit.linux.process import pidfd_open
 from tests.namespace.isolated import needs_root
 
@@ -223,6 +224,19 @@ def test_a_full_fifo_does_not_block(sysvinit: Planted) -> None:
     assert answers[-1][0] == "cannot"
 
 
+def test_without_the_right_to_the_guests_ids_it_is_not_asked_with_more(
+    sysvinit: Planted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listening = reader_of(sysvinit.fifo("run/initctl"))
+
+    def refused(_: int) -> int:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(credentials, "setfsuid", refused)
+    assert answers_to(sysvinit, "poweroff")[-1][0] == "cannot"
+    assert received(listening) == b""
+
+
 FLAGS = ("etc/runit/stopit", "etc/runit/reboot", "run/runit/stopit", "run/runit/reboot")
 
 
@@ -259,12 +273,12 @@ def test_flags_are_made_as_the_guests_root_and_where_a_link_stands_in_the_place_
     (runit.root / "run/runit").mkdir()
     os.chown(runit.root / "run/runit", *OWNER)
     os.symlink("/run/runit/stopit", runit.root / "etc/runit/stopit")
-    assert answers_to(runit, "reboot") == [("sent", "SIGCONT")]
+    assert answers_to(runit, "reboot")[-1] == ("sent", "SIGCONT")
     for name in ("run/runit/stopit", "etc/runit/reboot"):
         made = os.lstat(runit.root / name)
         assert (made.st_uid, made.st_gid) == OWNER
         assert made.st_mode == stat.S_IFREG | 0o100
-    assert answers_to(runit, "poweroff") == [("sent", "SIGCONT")]
+    assert answers_to(runit, "poweroff")[-1] == ("sent", "SIGCONT")
     assert os.lstat(runit.root / "etc/runit/reboot").st_mode == stat.S_IFREG
     assert os.lstat(runit.root / "run/runit/stopit").st_mode == stat.S_IFREG | 0o100
 
