@@ -63,10 +63,13 @@ def _target(options: Options) -> tuple[Config, tuple[int, int]]:
     except OSError as error:
         raise SystemFailure.from_os_error(f"run {options.target}", error, hint="name a directory, or a file") from error
     if stat.S_ISDIR(status.st_mode):
-        path = os.path.abspath(options.target)
         if os.path.samestat(status, os.stat("/")):
             raise UsageError("the guest root cannot be /", hint="name the directory that is to be the guest's /")
-        return _of_options(options, path), (status.st_uid, status.st_gid)
+        try:
+            here = os.getcwd()
+        except OSError as error:
+            raise SystemFailure.from_os_error("tell the working directory", error, hint="start it elsewhere") from error
+        return _of_options(options, here), (status.st_uid, status.st_gid)
     if options.name == "contain":
         raise SystemFailure(f"{options.target} is not a directory", hint="name the guest's root directory")
     if options.inside is not None or options.outside is not None or options.share_network:
@@ -86,12 +89,12 @@ def _target(options: Options) -> tuple[Config, tuple[int, int]]:
     return config, (root.st_uid, root.st_gid)
 
 
-def _of_options(options: Options, path: str) -> Config:
-    here = os.getcwd()
+def _of_options(options: Options, here: str) -> Config:
+    """The configuration of a guest in a directory; `here` is the caller's own."""
     after = () if options.inside is None else (Command(argv=(SHELL, "-c", options.inside)),)
     outside = () if options.outside is None else (Command(argv=(SHELL, "-c", options.outside), cwd=here),)
     return Config(
-        root=Root(path=path),
+        root=Root(path=os.path.normpath(os.path.join(here, options.target))),
         namespaces=Namespaces(network=not options.share_network),
         network=Network(interfaces="none"),
         environment=(("container", "contain"),) if options.name == "contain" else (),

@@ -119,6 +119,19 @@ def test_broken_lines_of_subuid_are_told_and_the_command_still_runs() -> None:
     run_isolated(body)
 
 
+@pytest.mark.row(24)
+def test_a_fifo_in_place_of_subuid_is_refused_and_not_waited_for() -> None:
+    def body() -> None:
+        ordinary.prepare()
+        os.mkfifo("/mnt/fifo")
+        ordinary.bind("/mnt/fifo", "/etc/subgid")
+        done = lcinit_as(["pseudo", "true"], timeout=10)
+        assert done.returncode == 78
+        assert "/etc/subgid is not a regular file" in done.stderr
+
+    run_isolated(body)
+
+
 @pytest.mark.row(12)
 def test_a_group_that_denies_cannot_be_left() -> None:
     """CVE-2014-8989: a mode that shuts a group out holds for an ordinary user who becomes root of a namespace."""
