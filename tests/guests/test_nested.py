@@ -219,3 +219,33 @@ def test_a_guest_that_has_ended_leaves_no_process_and_no_cgroup() -> None:
         assert own is not None
         directory = os.path.join(os.path.dirname(container.cgroup), own.group(1).lstrip("/"))
         assert [each.name for each in os.scandir(directory) if each.is_dir()] == []
+
+
+@pytest.mark.parametrize("delay", [0, 0.02, 0.05, 0.1, 0.15, 0.25])
+def test_a_request_in_the_first_moments_of_a_guest_reaches_it(delay: float) -> None:
+    """PID 1 imports its loop by then: what is pending is taken once it is known that the guest is up."""
+    script = "trap 'exit 5' TERM; echo up; while :; do sleep 0.02; done"
+    for loop in BOTH_LOOPS:
+        with start(configuration(script, exec={"mode": "tolerant"}), env={"LCINIT_EVENT_LOOP": loop}) as container:
+            container.expect("^up")
+            time.sleep(delay)
+            os.kill(container.pid1(), signal.SIGTERM)
+            assert container.wait(10).status == 5, container.console()
+
+
+def test_a_frozen_guest_stands_still_and_is_thawed_to_be_stopped() -> None:
+    script = "trap 'exit 5' TERM; while :; do echo tick; sleep 0.02; done"
+    with start(configuration(script, exec={"mode": "tolerant"})) as container:
+        container.expect("^tick")
+        deadline = time.monotonic() + 10
+        while (done := container.run("/usr/lib/lcinit/bin/lcinit", "freeze")).returncode != 0:
+            assert time.monotonic() < deadline, done.stderr  # the control socket comes a little later
+            time.sleep(0.1)
+        time.sleep(0.2)
+        ticks = container.console().count(b"tick")
+        time.sleep(0.5)
+        assert container.console().count(b"tick") == ticks
+        began = time.monotonic()
+        os.kill(container.pid1(), signal.SIGTERM)
+        assert container.wait(10).status == 5
+        assert time.monotonic() - began < 2
