@@ -140,6 +140,7 @@ def supervise(config: Config, options: Options, main: Callable[[list[str]], int]
     log.configure(config.log.level, config.log.format, config.log.file)
     for warning in plan.warnings:
         log.warning(warning)
+    process.set_name("contain" if options.name == "contain" else "lcinit")  # an interpreter's says nothing to pgrep(1)
     process.set_child_subreaper(True)
     world = World(config, plan, guest_root_owner(config), root_of(config), main)
     world.control = None  # /run is the caller's machine's, and others may run guests too

@@ -8,6 +8,7 @@ import termios
 
 import pytest
 
+from lcinit.linux.capabilities import has_capability
 from tests.guests import run_rig
 from tests.guests.run_rig import GUEST, MAPS, Launcher, wait_until_gone
 from tests.lab import guests
@@ -232,6 +233,27 @@ def test_contain_as_root_has_contains_map() -> None:
         run_rig.prepare()
         done = run_rig.run(["contain", GUEST, "cat", "/proc/self/uid_map"])
         assert done.stdout.split() == ["0", "4294967294", "1", "1", "1", "4294967293"], done.stderr
+
+    isolated(body)
+
+
+@AS
+@pytest.mark.parametrize(("name", "shown"), [("run", "lcinit"), ("contain", "contain")])
+def test_inject_finds_the_guest_by_its_launcher(user: int, name: str, shown: str) -> None:
+    def body() -> None:
+        run_rig.prepare(owner=user)
+        script = "echo up; while :; do sleep 0.1; done"
+        with Launcher(words(user, GUEST, "/bin/sh", "-c", script, name=name), user=user) as launcher:
+            launcher.expect("up")
+            with open(f"/proc/{launcher.pid}/comm", encoding="ascii") as file:
+                assert file.read() == f"{shown}\n"
+            if user and not has_capability("sys_resource"):
+                return  # prlimit(2) on a process of another user's namespace asks for it
+            done = run_rig.run(["inject", str(launcher.pid), "--", "/bin/sh", "-c", "id -u; readlink /proc/1/ns/pid"])
+            assert done.returncode == 0, done.stderr
+            uid, namespace = done.stdout.split()
+            assert uid == "0"
+            assert namespace != os.readlink("/proc/self/ns/pid")
 
     isolated(body)
 
