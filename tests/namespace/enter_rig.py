@@ -115,8 +115,8 @@ class Rig:
                 os.chroot(chroot)
                 os.chdir("/")
             null = os.open("/dev/null", os.O_RDWR)
-            for fd, target in ((null, 0), (self._say, 1), (null, 2)):
-                os.dup2(fd, target)
+            for fd, number in ((null, 0), (self._say, 1), (null, 2)):
+                os.dup2(fd, number)
             os.write(tell, b"ready")
             process.close_range(3)
             os.execve(argv[0], argv, {"PATH": "/usr/bin:/bin", "SECRET": "of the guest"})
