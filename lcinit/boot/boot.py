@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 from lcinit import log
@@ -59,9 +60,10 @@ def init(
             rescue_shell(world)
         return error.exit_code
     except BaseException:
-        # our own mistake: PID 1 cannot go on, and its end is the end of everything it started
+        # our own mistake, or the kernel's
         guard.show_exception(*sys.exc_info())
-        return EX_CANNOT_GO_ON
+        log.error("lcinit cannot go on; its end is the end of everything that it has started")
+        os._exit(EX_CANNOT_GO_ON)  # not by way of the interpreter's own end, which would close what is broken
     raise AssertionError("a plan ends by exec")
 
 

@@ -212,3 +212,36 @@ def test_a_guest_that_cannot_be_signalled_is_killed_all_the_same(calls: str) -> 
     # the fault is unshare(1)'s too, which then cannot die of the signal that its child died of
     assert result.status == (1 if "kill" in calls.split(",") else POWEROFF_DEATH), result
     assert "asked" not in result.lines
+
+
+@pytest.mark.parametrize("pid1", [True, False])
+def test_a_pid_1_that_cannot_go_on_says_so_and_the_guest_ends_with_it(pid1: bool) -> None:
+    """Its loop's own call fails for good: there is nothing left to wait with."""
+    driver = traced_with("--inject=epoll_wait:error=EBADF:when=12+")
+    config = configuration("echo up; while :; do sleep 0.05; done", exec=NESTED)
+    how = "lcinit init" if pid1 else "lcinit init --no-pid1"
+    # whoever is PID 1 then sees whether the guest is gone: only it and its own children are left
+    after = "echo status $?; sleep 0.3; echo left $(cat /proc/[0-9]*/comm | grep -c sleep)"
+    command = f"unshare --pid --fork --mount-proc {how}; {after}" if pid1 else f"{how}; {after}"
+    with start(config, driver=driver, init="/bin/sh", args=("-c", command), env={"LCINIT_EVENT_LOOP": "asyncio"}) as c:
+        c.expect("^up", 20)
+        for _ in range(40):
+            if not c.running() or b"status" in c.console():
+                break
+            tell(c)
+            time.sleep(0.1)
+        result = outcome(c, 10)
+    assert "status 255" in result.lines, result
+    assert sum("lcinit cannot go on" in line for line in result.errors()) == 1, result
+    assert "left 0" in result.lines, result
+    assert "Traceback" not in str(result)
+
+
+def tell(container: Container) -> None:
+    """Something for its loop to do."""
+    for pid in descendants(container.pid1()):
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            words = file.read().split(b"\0")
+        if b"init" in words and b"unshare" not in words[0]:
+            os.kill(pid, signal.SIGWINCH)
+            return
