@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 
 from lcinit import log
+from lcinit.boot.cgroup_tree import children, limit, removal
 from lcinit.boot.world import World
 from lcinit.errors import SystemFailure
 from lcinit.linux import files, mount, namespaces
@@ -85,17 +87,11 @@ def _look_at(directory: int, path: str, own: frozenset[int]) -> Cgroup:
     return Cgroup(
         path=path,
         alone=pids <= own,
-        empty=not _children(directory),
+        empty=not children(directory),
         root="cgroup.events" not in names,
         writable=os.access("cgroup.procs", os.W_OK, dir_fd=directory),
         controllers=bool(_controllers(directory)),
     )
-
-
-def _children(directory: int) -> list[str]:
-    """The cgroups directly below one; their names may hold dots (init.scope), as its files' do."""
-    with os.scandir(directory) as entries:
-        return [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
 
 
 def take_cgroup(world: World, step: s.TakeCgroup) -> None:
@@ -119,6 +115,7 @@ def take_cgroup(world: World, step: s.TakeCgroup) -> None:
                 child = _make_child(directory, enter=step.how == "child")
                 os.close(directory)
                 directory = child
+                _limit(directory)
             if step.chown:
                 _give(directory, step.files, world.owner)
             if step.how == "leaf":
@@ -127,6 +124,14 @@ def take_cgroup(world: World, step: s.TakeCgroup) -> None:
             os.close(directory)
     finally:
         os.close(hierarchy)
+
+
+def _limit(directory: int) -> None:
+    """What is not among the files for delegation the guest's root cannot undo, if it is not the machine's."""
+    try:
+        limit(directory)
+    except OSError as error:
+        log.debug(f"the guest may make as many cgroups as it likes: {error.strerror}")
 
 
 def make_keeper_cgroup(world: World) -> int:
@@ -178,8 +183,12 @@ def _leave(directory: int, supervisor: int) -> None:
 
 
 def _make_child(parent: int, *, enter: bool) -> int:
-    """A new child cgroup, with PID 1 in it if it is to enter. Empty ones that earlier boots left are removed first."""
-    for name in _children(parent):
+    """A new child cgroup, with PID 1 in it if it is to enter. Empty ones that earlier boots left are removed first.
+
+    Another lcinit may do the same here at this moment: one that nobody has entered yet is held by a lock for as long as
+    its handle, or a copy of that, is open (flock(2)).
+    """
+    for name in children(parent):
         if _is_of_a_boot(name):
             _remove_empty(parent, name)
     for number in range(1000):
@@ -188,6 +197,9 @@ def _make_child(parent: int, *, enter: bool) -> int:
             os.mkdir(name, 0o755, dir_fd=parent)
             child = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
         except (FileExistsError, FileNotFoundError):
+            continue
+        if not _hold(child, parent, name):
+            os.close(child)
             continue
         if not enter:
             return child
@@ -204,6 +216,15 @@ def _make_child(parent: int, *, enter: bool) -> int:
     raise SystemFailure("cannot make a child cgroup: a thousand names are taken")
 
 
+def _hold(child: int, parent: int, name: str) -> bool:
+    """Keep a new cgroup from being removed as an old one; false where that has happened already."""
+    try:
+        fcntl.flock(child, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        return os.path.samestat(os.fstat(child), os.stat(name, dir_fd=parent, follow_symlinks=False))
+    except (BlockingIOError, FileNotFoundError):
+        return False
+
+
 def _is_of_a_boot(name: str) -> bool:
     """Whether a cgroup has a name that this module gives: all others, whatever they begin with, are somebody else's."""
     pid, dash, number = name.removeprefix(PREFIX).partition("-")
@@ -217,14 +238,14 @@ def _remove_empty(parent: int, name: str) -> None:
     except OSError:
         return
     try:
+        fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
         for child in _children(directory):
             _remove_empty(directory, child)
-    finally:
-        os.close(directory)
-    try:
         os.rmdir(name, dir_fd=parent)
     except OSError:
-        return  # somebody lives there, or it went by itself
+        return  # somebody lives there or is about to, or it went by itself
+    finally:
+        os.close(directory)
 
 
 def _write(directory: int, name: str, data: bytes) -> None:

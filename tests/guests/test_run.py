@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import termios
+import time
 
 import pytest
 
@@ -303,6 +304,31 @@ def test_killing_the_launcher_kills_the_guest(user: int) -> None:
             launcher.process.kill()
             assert launcher.wait() == -signal.SIGKILL
         wait_until_gone(SLEEPER)
+
+    isolated(body)
+
+
+@AS
+def test_a_kill_at_any_moment_of_the_start_leaves_nothing(user: int) -> None:
+    def body() -> None:
+        run_rig.prepare(owner=user)
+        script = f"sh -c 'sleep 60; : {SLEEPER}'"
+        for delay in range(0, 200, 20):
+            with Launcher(words(user, GUEST, "/bin/sh", "-c", script), user=user) as launcher:
+                time.sleep(delay / 1000)
+                launcher.process.kill()
+            wait_until_gone(SLEEPER)
+
+    isolated(body)
+
+
+def test_many_that_start_at_once_do_not_take_each_others_cgroup() -> None:
+    def body() -> None:
+        run_rig.prepare()
+        started = [Launcher(words(0, GUEST, "/bin/sh", "-c", "exit 3")) for _ in range(12)]
+        for launcher in started:
+            with launcher:
+                assert launcher.wait() == 3, launcher.expect("lcinit")
 
     isolated(body)
 
