@@ -239,8 +239,8 @@ def _remove_empty(parent: int, name: str) -> None:
         return
     try:
         fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        for child in _children(directory):
-            _remove_empty(directory, child)
+        for _ in removal(directory):
+            pass
         os.rmdir(name, dir_fd=parent)
     except OSError:
         return  # somebody lives there or is about to, or it went by itself
