@@ -10,9 +10,15 @@ import errno
 import os
 
 from lcinit import log
+from lcinit.boot.cgroup_tree import children, removal, walk
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Generator
 
 # Seconds before each look at a cgroup whose last process was just reaped: the kernel lets go of it a little later.
 EMPTYING = (0, 0.001, 0.004, 0.02, 0.1, 0.4)
+COUNTED = 1000  # cgroups that are looked into to say how many processes there are: some ten milliseconds
 _ABSENT = (errno.ENOENT, errno.ENODEV, errno.EOPNOTSUPP, errno.EACCES, errno.EPERM)
 
 
@@ -48,59 +54,67 @@ def number(directory: int, name: str) -> int | None:
 
 def processes(directory: int) -> list[int]:
     """The PIDs in it and below, as this PID namespace numbers them."""
+    return _processes(directory)[0]
+
+
+def count(directory: int) -> tuple[int, bool]:
+    """How many processes there are, and whether that is all of them: no more than COUNTED cgroups are looked into."""
+    found, whole = _processes(directory, COUNTED)
+    return len(found), whole
+
+
+def _processes(directory: int, most: int | None = None) -> tuple[list[int], bool]:
     found: list[int] = []
-    pending = ["."]
-    while pending:
-        path = pending.pop()
-        found += [int(pid) for pid in _read(directory, f"{path}/cgroup.procs").split()]
-        try:
-            handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
-        except OSError:
-            continue
-        try:
-            pending += [f"{path}/{name}" for name in _children(handle)]
-        finally:
-            os.close(handle)
-    return found
+    if directory < 0:
+        return found, True
+    seen = 0
+    try:
+        for handle, name in walk(directory):
+            if name is None:
+                if seen == most:
+                    return found, False
+                seen += 1
+                found += map(int, _read(handle, "cgroup.procs").split())
+    except OSError as error:
+        log.debug(f"not all of the guest's cgroups can be looked into: {error.strerror}")
+        return found, False
+    return found, True
 
 
-def emptied(directory: int) -> bool:
-    """Kill who is left in it from outside of the guest's PID namespace, and remove it; false while it is not empty."""
+def emptying(directory: int) -> Generator[None, None, bool]:
+    """Kill who is left in it from outside of the guest's PID namespace, and remove it, in pieces: returns whether it
+    is gone.
+    """
     try:
         kill(directory)
-        remove(directory)
+        yield from removal(directory)
+        _remove(directory)
     except OSError as error:
         log.debug(f"the guest's cgroup stays for now: {error.strerror}")
         return False
     return True
 
 
-def remove(directory: int) -> None:
-    """Remove it and the cgroups below it, as far as nobody lives there. Raises OSError for one that cannot be."""
-    _remove_below(directory)
+def emptied(directory: int) -> bool:
+    """`emptying` all at once."""
+    pieces = emptying(directory)
+    while True:
+        try:
+            next(pieces)
+        except StopIteration as end:
+            return bool(end.value)
+
+
+def _remove(directory: int) -> None:
+    """Remove an empty cgroup. Raises OSError."""
     own = os.fstat(directory)
     parent = os.open("..", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=directory)
     try:
-        for name in _children(parent):
+        for name in children(parent):
             if os.stat(name, dir_fd=parent, follow_symlinks=False).st_ino == own.st_ino:
                 os.rmdir(name, dir_fd=parent)
     finally:
         os.close(parent)
-
-
-def _remove_below(directory: int) -> None:
-    for name in _children(directory):
-        child = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
-        try:
-            _remove_below(child)
-        finally:
-            os.close(child)
-        os.rmdir(name, dir_fd=directory)
-
-
-def _children(directory: int) -> list[str]:
-    with os.scandir(directory) as entries:
-        return [each.name for each in entries if each.is_dir(follow_symlinks=False)]
 
 
 def _write(directory: int, name: str, data: bytes) -> bool:

@@ -104,8 +104,10 @@ class Start:
     @property
     def everybody(self) -> str:
         """The init and how many other processes there are, in words."""
-        others = len(cgroup.processes(self.cgroup_fd)) - 1
-        more = "" if others < 1 else f" and {others} more process{'' if others == 1 else 'es'}"
+        found, whole = cgroup.count(self.cgroup_fd)
+        others = found - 1
+        least = "" if whole else "at least "
+        more = "" if others < 1 else f" and {least}{others} more process{'' if others == 1 else 'es'}"
         return f"the guest's {self.name}{more}"
 
     def watch(self) -> None:
@@ -211,9 +213,18 @@ class Start:
             return
         for delay in cgroup.EMPTYING:
             await asyncio.sleep(delay)
-            if cgroup.emptied(self.cgroup_fd):
+            if await self._emptied():
                 return
         log.warning("cgroups of the guest are left: somebody is still in them")
+
+    async def _emptied(self) -> bool:
+        pieces = cgroup.emptying(self.cgroup_fd)
+        while True:
+            try:
+                next(pieces)
+            except StopIteration as end:
+                return bool(end.value)
+            await asyncio.sleep(0)
 
     def close(self) -> None:
         """Let go of what belonged to it."""

@@ -58,6 +58,7 @@ def _guest(supervisor: Supervisor) -> dict[str, Any]:
     argv = list(step.argv)  # type: ignore[attr-defined]
     id_map = config.id_map
     ranges = () if id_map is None else id_map.users
+    processes, all_of_them = cgroup.count(current.cgroup_fd)
     return {
         "pid": current.pid,
         "init": argv[0],
@@ -66,8 +67,8 @@ def _guest(supervisor: Supervisor) -> dict[str, Any]:
         "uptime": time.monotonic() - current.started,
         "ready": supervisor.ready,
         "frozen": supervisor.frozen,
-        "cgroup": _cgroup_path(current.pid),
-        "processes": len(cgroup.processes(current.cgroup_fd)) or None,
+        "cgroup": _cgroup_path(current.pid, current.cgroup_fd),
+        "processes": processes if processes and all_of_them else None,
         "memory": cgroup.number(current.cgroup_fd, "memory.current"),
         "command": argv,
         "id_map": [[r.inside, r.outside, r.size] for r in ranges],
@@ -87,11 +88,21 @@ def _stop(supervisor: Supervisor) -> dict[str, Any] | None:
     }
 
 
-def _cgroup_path(pid: int) -> str | None:
-    """Its place in the cgroup2 hierarchy, as PID 1's cgroup namespace shows it."""
+def _cgroup_path(pid: int, cgroup_fd: int) -> str | None:
+    """The guest's place in the cgroup2 hierarchy, as PID 1's cgroup namespace shows it.
+
+    That of process `pid`, cut to the directory of `cgroup_fd`: an init such as systemd's moves on to one below it.
+    """
     try:
         with open(f"/proc/{pid}/cgroup", encoding="utf-8", errors="surrogateescape") as file:
             lines = file.read().splitlines()
+        held = os.readlink(f"/proc/self/fd/{cgroup_fd}") if cgroup_fd >= 0 else ""
     except OSError:
         return None
-    return next((line[3:] for line in lines if line.startswith("0::")), None)
+    path = next((line[3:] for line in lines if line.startswith("0::")), None)
+    above = path or "/"
+    while above != "/":
+        if held.endswith(above):  # where it is mounted stands before it
+            return above
+        above = os.path.dirname(above)
+    return path
