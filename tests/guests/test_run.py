@@ -84,7 +84,7 @@ def test_a_shell_is_the_default(user: int) -> None:
         ((GUEST, "/etc/passwd"), 126, "/etc/passwd: Permission denied"),
         (("/mnt/absent",), 71, "cannot run /mnt/absent: No such file or directory; name a directory"),
         (("/",), 64, "the guest root cannot be /"),
-        ((), 64, "required: DIR"),
+        ((), 64, "DIR"),
         (("-u", "0:1", GUEST), 64, "-u: '0:1' is no range; write INSIDE:OUTSIDE:SIZE"),
         (("-u", "0:0:1", GUEST), 77, "gives the guest the outer root's id 0"),
     ],
