@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import time
@@ -10,13 +9,12 @@ from typing import Any
 
 import pytest
 
-from tests.hostile.attempt import BOTH_LOOPS, SHIFT, configuration, outcome, own_guest, start
-from tests.hostile.test_root import ERRORS, TRY_ERRORS, give, trap
+from tests.hostile.attempt import BOTH_LOOPS, configuration, outcome, own_guest, start
+from tests.hostile.test_root import ERRORS, boots_that_fail, give, trap
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: it starts containers")
 
 SHARED = {"mode": "tolerant", "pid": "shared"}
-NESTED = {"mode": "tolerant"}
 STATUS = {name: status for name, (_, status) in ERRORS.items()}
 # A command that is somebody's child fails as in a shell.
 SHARED_STATUS = STATUS | {"no-directory": 126}
@@ -26,29 +24,8 @@ SHARED_STATUS = STATUS | {"no-directory": 126}
 @pytest.mark.parametrize("mode", ["shared", "nested"])
 @pytest.mark.parametrize("loop", BOTH_LOOPS)
 def test_errors_of_a_start_neither_import_nor_read_the_guests_python(loop: str, mode: str, tmp_path: object) -> None:
-    guest = own_guest(f"{tmp_path}/root")
-    trap(guest)
-    give(guest, "no-interpreter", "#!/nowhere/interpreter\n", 0o755)
-    give(guest, "not-a-program", "neither ELF nor a script\n", 0o755)
-    give(guest, "un\x1b[31m\u202eprintable", "not executable\n")
-    os.mkdir(f"{tmp_path}/configs")
-    for name, (keys, _) in ERRORS.items():
-        with open(f"{tmp_path}/configs/{name}", "w") as file:
-            staying: dict[str, Any] = {**(SHARED if mode == "shared" else NESTED), **dict(keys)}  # type: ignore[call-overload]
-            json.dump({"id_map": {"users": f"0 {SHIFT} 65536"}, "exec": staying}, file)
-    binds = [(f"{tmp_path}/configs", "/mnt/configs")]
-    env = {"LCINIT_EVENT_LOOP": loop}
-    with start("{}", guest=guest, binds=binds, env=env, init="/bin/sh", args=("-c", TRY_ERRORS)) as container:
-        result = outcome(container, 90)
-    assert result.said("marks") == ["none beside these"], result
-    assert result.said("imported") == [], result
-    texts = {text.partition("\n")[0]: text for text in "\n".join(result.lines).split("trying ")[1:]}
-    found = {name: int(text.split("\nstatus ")[1].split("\n")[0]) for name, text in texts.items()}
-    assert found == (SHARED_STATUS if mode == "shared" else STATUS), result
-    for name, text in texts.items():
-        assert text.count("lcinit: error: ") == (1 if found[name] else 0), text
-        assert "Traceback" not in text
-        assert "unexpected" not in text, text
+    found = boots_that_fail(str(tmp_path), loop, mode="tolerant", pid=mode)
+    assert found == (SHARED_STATUS if mode == "shared" else STATUS)
 
 
 @pytest.mark.row(9)
