@@ -138,6 +138,12 @@ class Client:
             return SystemFailure(
                 f"lcinit takes no client on {self.path} within {self._timeout:.0f} s", hint="try again"
             )
+        if isinstance(error, PermissionError):
+            return SystemFailure.from_os_error(
+                f"talk to lcinit on {self.path}",
+                error,
+                hint="only root may: run it as root in the container that lcinit is PID 1 of, or as the machine's root",
+            )
         return SystemFailure.from_os_error(f"talk to lcinit on {self.path}", error)
 
 

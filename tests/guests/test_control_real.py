@@ -97,6 +97,8 @@ def test_status_tells_the_guest_as_it_is(
     assert (report["guest"]["kind"], report["guest"]["init"]) == (kind, "/sbin/init")
     assert report["guest"]["id_map"] == [[0, 1000000, 65536]]
     assert report["guest"]["processes"] >= 1
+    # the guest's whole cgroup: systemd has moved on to init.scope in it
+    assert re.fullmatch(r"/lcinit-[0-9-]+(/guest)?", report["guest"]["cgroup"])
     assert set(report["timings"]) >= {"setup.before"}
     assert (set(report), set(report["guest"])) == (_fields("Report"), _fields("Guest"))
     text = _ask(running, "lcinit", "status")
