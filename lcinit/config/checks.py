@@ -123,6 +123,9 @@ def _tolerant(reading: Reading) -> None:
             right = "write exec.pid: shared, or leave it out"
             _refuse(reading, "exec.forward_to", "a nested guest's init is asked in its own words", right)
     elif reading.value("exec.pid", "nested") == "shared":
+        if _given(reading, "exec.on_reboot", "auto"):
+            right = "write exec.pid: nested, or leave it out"
+            _refuse(reading, "exec.on_reboot", "has no effect with exec.pid: shared", right)
         if _given(reading, "shutdown.after", ()):
             right = "write exec.pid: nested, or leave it out"
             _refuse(reading, "shutdown.after", "the boot root is out of reach with exec.pid: shared", right)

@@ -75,7 +75,10 @@ def test_control_characters_of_a_file_never_reach_the_terminal():
             "exec: {pid: shared}",
             "1:13: exec.pid: has no effect after a handoff; write exec.mode: tolerant, or leave it out",
         ),
-        ("exec: {on_reboot: restart}", "1:19: exec.on_reboot: has no effect after a handoff; write exec.mode: tolerant"),
+        (
+            "exec: {on_reboot: restart}",
+            "1:19: exec.on_reboot: has no effect after a handoff; write exec.mode: tolerant",
+        ),
         ("exec: {on_exit: restart}", "1:17: exec.on_exit: has no effect after a handoff; write exec.mode: tolerant"),
         ("shutdown: {after: sync}", "1:19: shutdown.after: has no effect after a handoff; write exec.mode: tolerant"),
         (
@@ -83,12 +86,19 @@ def test_control_characters_of_a_file_never_reach_the_terminal():
             "1:19: shutdown.after: the boot root is out of reach with exec.pid: shared; write exec.pid: nested",
         ),
         (
+            "exec: {mode: tolerant, pid: shared, on_reboot: restart}",
+            "1:48: exec.on_reboot: has no effect with exec.pid: shared; write exec.pid: nested",
+        ),
+        (
             "initctl: true\nexec: {mode: tolerant, pid: shared}",
             "1:10: initctl: nobody serves it with exec.pid: shared yet; write exec.pid: nested",
         ),
         ("shutdown: {after: ['']}", "1:20: shutdown.after[0]: is empty; write a command"),
         ("shutdown: {timeout: 5}", "1:21: shutdown.timeout: has no effect after a handoff; write exec.mode: tolerant"),
-        ("services: {sshd: {}}", "1:11: services: is not supported by this version; services come with a later version"),
+        (
+            "services: {sshd: {}}",
+            "1:11: services: is not supported by this version; services come with a later version",
+        ),
         ("services_dir: /etc/x", '1:15: services_dir: "/etc/x" is not supported by this version; services come'),
         ("runlevel: 5", "1:11: runlevel: 5 is not supported by this version; services come with a later version"),
         ("exec: {stop: {poweroff: TERM}}", "1:14: exec.stop: nobody asks the guest after a handoff without initctl;"),
