@@ -57,7 +57,8 @@ def run_guest(args: list[str], program: str, name: Literal["run", "contain"], ep
     parser.add_argument("-i", dest="inside", metavar="CMD", help="run it in a shell inside before the guest starts")
     parser.add_argument("-o", dest="outside", metavar="CMD", help="run it in a shell outside before the guest starts")
     parser.add_argument("target", metavar=target, help="the guest's root directory")
-    parser.add_argument("command", metavar="CMD", nargs=argparse.REMAINDER, help="what runs (default: /bin/sh)")
+    rest = parser.add_argument("command", metavar="CMD", nargs=argparse.REMAINDER, help="what runs (default: /bin/sh)")
+    rest.required = False
     options = vars(parser.parse_args(args))
     if options["command"][:1] == ["--"]:
         options["command"] = options["command"][1:]

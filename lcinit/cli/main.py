@@ -110,6 +110,8 @@ def main(argv: list[str]) -> int:
         if error.errno not in _OUTPUT_ERRORS or error.filename is not None:
             raise
         return _output_failed(error, program, told=code)
+    except KeyboardInterrupt:
+        return _interrupted()
 
 
 def _told(name: str, arguments: list[str], program: str) -> int:
@@ -169,6 +171,15 @@ def _output_failed(error: OSError, program: str, *, told: int) -> int:
         except OSError:
             os.dup2(1, 2)  # standard error is what fails: only the exit code is left to tell it
     return EX_OSERR
+
+
+def _interrupted() -> int:
+    """End as ctrl-C ends a program that does not handle it, which is what a shell looks for; say nothing of it."""
+    import signal
+
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    os.kill(os.getpid(), signal.SIGINT)
+    return 128 + signal.SIGINT  # it is blocked
 
 
 def tool(name: str) -> Tool:

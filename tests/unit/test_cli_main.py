@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -65,7 +67,8 @@ def test_text_that_the_locale_cannot_encode_is_escaped(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "missing"), [(["mount-idmapped"], "SOURCE, TARGET"), (["tolerant"], "PATH"), (["links"], "DIR")]
+    ("words", "missing"),
+    [(["mount-idmapped"], "SOURCE, TARGET"), (["tolerant"], "PATH"), (["links"], "DIR"), (["run"], "DIR")],
 )
 def test_what_is_missing_is_what_is_needed(words: list[str], missing: str) -> None:
     done = _run(*words)
@@ -88,3 +91,20 @@ def test_links_into_what_is_no_directory_name_it() -> None:
         == "lcinit links: cannot make links in /nonexistent: it is not a directory; make it first\n"
     )
     assert done.returncode == 64
+
+
+def test_ctrl_c_ends_a_command_without_a_word(tmp_path: Path) -> None:
+    """As it ends cat(1): by the signal itself, which is how a shell knows not to go on with its script."""
+    waiting = tmp_path / "control"
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(waiting))
+        server.listen()
+        server.settimeout(30)
+        command = [sys.executable, "-m", "lcinit", "status", "--socket", str(waiting)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as asking:
+            connection, _ = server.accept()
+            connection.recv(1024)
+            asking.send_signal(signal.SIGINT)
+            output, errors = asking.communicate(timeout=30)
+            connection.close()
+    assert (asking.returncode, output, errors) == (-signal.SIGINT, b"", b"")
