@@ -230,7 +230,7 @@ class Supervisor:
     def _progress(self) -> None:
         if self.state.name in ("stopping", "killing") and self.stop_asked is not None and self.current is not None:
             waited = time.monotonic() - self.stop_asked
-            log.info(f"waiting for {self.current.everybody}, {waited:.0f} of {self.rules.timeout:g} s")
+            log.warning(f"waiting for {self.current.everybody}, {waited:.0f} of {self.rules.timeout:g} s")
             self._chores.later(PROGRESS, self._progress)
 
     def _kill(self) -> None:
@@ -292,7 +292,8 @@ class Supervisor:
         current = self.current
         assert current is not None
         reason = describe_status(code)
-        say = log.debug if current.kind == "plain" else log.info
+        # of a plain command the exit code tells, unless it is started again
+        say = log.debug if current.kind == "plain" and self.rules.on_exit == "exit" else log.info
         say(f"the guest has ended: {reason}")
         self._remember(current, reason, code)
         self._happen(Event(kind="exited", status=code, signal=code.signal))

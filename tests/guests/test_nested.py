@@ -147,6 +147,7 @@ def test_a_killed_init_is_started_again_at_growing_intervals() -> None:
             place = container.expect(r"^began", 15, start=place).end()
             times.append(time.monotonic())
             os.kill(container.guest_pid1(), signal.SIGKILL)
+            place = container.expect(r"lcinit: the guest has ended: signal SIGKILL", 5, start=place).end()
             found = container.expect(r"started again in (\d+) s", 5, start=place)
             assert int(found.group(1)) == wait
             place = found.end()
@@ -190,7 +191,7 @@ def test_progress_is_said_while_a_guest_takes_its_time() -> None:
         result = outcome(container, 15)
         said = [line for line in result.lines if "waiting for" in line]
         assert len(said) == 1, str(result)
-        assert re.search(r"waiting for the guest's command and \d more process(es)?, 5 of 20 s", said[0])
+        assert re.search(r"lcinit: warning: waiting for the guest's command and \d more process(es)?, 5 of 20 s", said[0])
         assert result.status == 3  # what it says itself is not lost
 
 
