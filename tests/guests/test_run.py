@@ -304,6 +304,8 @@ def test_killing_the_launcher_kills_the_guest(user: int) -> None:
             launcher.process.kill()
             assert launcher.wait() == -signal.SIGKILL
         wait_until_gone(SLEEPER)
+        if not user:
+            run_rig.remove_left_cgroup()
 
     isolated(body)
 
@@ -318,6 +320,8 @@ def test_a_kill_at_any_moment_of_the_start_leaves_nothing(user: int) -> None:
                 time.sleep(delay / 1000)
                 launcher.process.kill()
             wait_until_gone(SLEEPER)
+        if not user:
+            run_rig.remove_left_cgroup()
 
     isolated(body)
 
