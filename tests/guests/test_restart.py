@@ -214,3 +214,15 @@ def test_a_start_that_fails_gives_a_shell_where_one_is_wanted() -> None:
         container.send(b"echo rescued $((6 * 7)); exit 9\n")
         container.expect("rescued 42")
         assert container.wait(10).status == 33
+
+
+@pytest.mark.parametrize("loop", BOTH_LOOPS)
+def test_a_builder_that_is_killed_is_a_start_that_failed(loop: str) -> None:
+    keys: dict[str, Any] = {"exec": NESTED, **SLOW["setup.before"]}
+    with start(configuration("echo never", **keys), env={"LCINIT_EVENT_LOOP": loop}) as container:
+        container.expect("^slow", 10)
+        pid = container.pid1()
+        os.kill(descendants(pid)[0], signal.SIGKILL)
+        result = outcome(container, 10)
+    assert result.status == 254, result
+    assert result.errors() == ["the start of the guest ended without a word"], result
