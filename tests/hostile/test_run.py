@@ -95,6 +95,20 @@ def test_the_launcher_is_neither_seen_nor_signalled(user: int) -> None:
     isolated(body)
 
 
+def guest_of(launcher: int) -> int:
+    """The launcher's child in a user namespace of its own; the builder, which may still be there, is in none."""
+    own = os.readlink(f"/proc/{launcher}/ns/user")
+    with open(f"/proc/{launcher}/task/{launcher}/children", encoding="ascii") as file:
+        children = file.read().split()
+    for pid in children:
+        try:
+            if os.readlink(f"/proc/{pid}/ns/user") != own:
+                return int(pid)
+        except FileNotFoundError:
+            continue  # it has just ended
+    raise AssertionError(f"no guest among {children}")
+
+
 def look_into(pid: int, guest: int) -> None:
     """As the guest's root, but with the machine's /proc in hand: look where the process `pid` works."""
     namespace = os.open(f"/proc/{guest}/ns/user", os.O_RDONLY)
@@ -124,10 +138,6 @@ def test_the_guests_root_could_not_look_into_the_launcher_if_it_saw_it(user: int
         words = ["run", *(() if user else MAPS), GUEST, "/bin/sh", "-c", "echo up; sleep 60"]
         with Launcher(words, user=user) as launcher:
             launcher.expect("up")
-            with open(f"/proc/{launcher.pid}/task/{launcher.pid}/children", encoding="ascii") as file:
-                children = file.read().split()
-            own = os.readlink(f"/proc/{launcher.pid}/ns/user")
-            guest = next(pid for pid in children if os.readlink(f"/proc/{pid}/ns/user") != own)
-            look_into(launcher.pid, int(guest))
+            look_into(launcher.pid, guest_of(launcher.pid))
 
     isolated(body)
