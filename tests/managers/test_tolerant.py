@@ -74,6 +74,26 @@ def test_the_managers_reboot_is_the_guests_and_then_the_containers(
     rebooted(running, first)
 
 
+@pytest.mark.parametrize("word", ["poweroff", "reboot"])
+def test_virsh_by_signal_is_understood_as_well(
+    word: str, boot_root: str, container: Callable[..., Container], tmp_path: object
+) -> None:
+    """SIGTERM for poweroff, SIGHUP for reboot."""
+    driver = type("BySignal", (DRIVERS["libvirt"],), {"mode": "signal"})
+
+    def make(_manager: str, **options: str) -> Container:
+        return container(driver, **options)
+
+    running = boot_guest(make, boot_root, "busybox", str(tmp_path), "echo up\n", mapped=True, after=None, initctl=False)
+    await_probe(running, 40)
+    first = running.pid1()
+    ask(running, word)
+    if word == "reboot":
+        rebooted(running, first)
+    else:
+        assert running.wait(40).reason == "shutdown"
+
+
 @pytest.mark.parametrize("manager", MANAGERS)
 def test_a_reboot_from_inside_is_passed_on_to_the_manager(
     manager: str, boot_root: str, container: Callable[..., Container], tmp_path: object
