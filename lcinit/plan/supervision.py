@@ -77,6 +77,9 @@ def notes(rules: Supervision, config: Config, manager: str) -> list[str]:
         f"a reboot of the guest {reboot}: on_reboot {rules.on_reboot}{auto}",
         f"a stop may take {rules.timeout:g} s{given}; then everything in the guest is killed",
     ]
+    if config.exec.on_reboot == "auto":
+        told = ", ".join(each.name for each in MANAGERS.values() if each.restarts)
+        said.append(f"on_reboot auto is propagate under {told} and for a machine's first process, else restart")
     if rules.on_exit == "restart":
         said.append("a guest that ends by itself is started again, at growing intervals: on_exit restart")
     return said
