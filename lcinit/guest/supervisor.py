@@ -13,6 +13,7 @@ import time
 
 from lcinit import log
 from lcinit.boot import builder
+from lcinit.control.ratelimit import RateLimit
 from lcinit.errors import EX_UNAVAILABLE, LcinitError
 from lcinit.guest import cgroup, reexec, status
 from lcinit.guest.ask import Asker
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 PROGRESS = 5.0  # seconds between two lines that say what is waited for
 LOG_LINES = 1000  # of lcinit's own that are kept for those who ask
 HISTORY = 100  # starts that are remembered
+REBOOTS, PACE = 128, 2.0  # that many reboots in a row start the guest at once; then it waits so long after every other
 
 
 class Supervisor:
@@ -73,6 +75,7 @@ class Supervisor:
         self._first: First | Handed | None = first
         self._rules = Rules(on_reboot=rules.on_reboot, on_exit=rules.on_exit)
         self.back_off = BackOff()
+        self._pace = RateLimit(REBOOTS, PACE)
         self._asker: Asker | None = None
         self._chores = Chores()
         self.services: Any = None
@@ -335,8 +338,9 @@ class Supervisor:
         if action.kind == "prepare" and self.state.name == "killing":
             self._happen(Event(kind="failed"))  # what was asked for meanwhile counts
         elif action.kind == "prepare":
-            self.events.record("guest-restarting", reason="reboot", delay=0)
-            self._begin()
+            delay = 0.0 if self._pace.take(time.monotonic()) else PACE
+            self.events.record("guest-restarting", reason="reboot", delay=delay)
+            self._chores.later(delay, self._begin) if delay else self._begin()
         elif action.kind == "back-off":
             delay = self.back_off.next(lived)
             log.info(f"the guest is started again in {delay:g} s")
