@@ -23,7 +23,7 @@ from lcinit.supervisor.accounts import identity
 from lcinit.supervisor.backoff import BackOff
 from lcinit.supervisor.loop import loop_needed, run
 from lcinit.supervisor.reaper import describe_status
-from lcinit.supervisor.spawn import Program, spawn
+from lcinit.supervisor.spawn import Program, begin, told
 from lcinit.supervisor.watch import SignalStream
 
 TYPE_CHECKING = False
@@ -55,6 +55,24 @@ async def _stay(world: World) -> int:
         world.helper.close()
         world.helper = None
     return await Keeping(world, step).run()
+
+
+def _kill_group(leader: int, number: int) -> None:
+    """Signal its process group, or itself while it has not made one yet."""
+    try:
+        os.killpg(leader, number)
+    except ProcessLookupError:
+        os.kill(leader, number)
+
+
+async def _readable(fd: int) -> None:
+    loop = asyncio.get_running_loop()
+    ready = asyncio.Event()
+    loop.add_reader(fd, ready.set)
+    try:
+        await ready.wait()
+    finally:
+        loop.remove_reader(fd)
 
 
 class Keeping:
@@ -97,12 +115,21 @@ class Keeping:
                 return status
 
     async def _once(self, program: Program) -> Status:
-        self._child = self._world.reaper.register(spawn(program))
-        self._started = True
+        """Start it and wait for its end. Who lives in the guest may hold the exec up, and so it is waited for on the
+        loop: by a stop signal, or by a lease on the program's file (fcntl(2), F_SETLEASE).
+        """
+        pid, reader = begin(program)
+        self._child = self._world.reaper.register(pid)
         try:
-            return await self._child.wait()
+            await _readable(reader)
+            failure = told(program, reader)
+            status = await self._child.wait()
         finally:
             self._child = None
+        if failure is not None:
+            raise failure
+        self._started = True
+        return status
 
     async def _stopped_within(self, delay: float) -> bool:
         try:
@@ -123,7 +150,7 @@ class Keeping:
             return
         try:
             if self._world.config.exec.forward_to == "group":
-                os.killpg(child.pid, number)
+                _kill_group(child.pid, number)
             else:
                 os.kill(child.pid, number)
         except ProcessLookupError:

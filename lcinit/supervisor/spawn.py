@@ -54,29 +54,46 @@ def spawn(program: Program) -> int:
     """Start it and return its PID once the exec has succeeded.
 
     Raises CommandFailed with exit code 127 (not found) or 126 (cannot be run), as a shell does, or OSError from fork.
+    It waits for the exec, which somebody can hold up who has the program's file, or may stop the child.
     """
+    pid, reader = begin(program)
+    failure = told(program, reader)
+    if failure is not None:
+        os.waitpid(pid, 0)
+        raise failure
+    return pid
+
+
+def begin(program: Program) -> tuple[int, int]:
+    """Fork for it: the child's PID, and what `told` takes when that can be read. Raises OSError."""
     reader, writer = os.pipe2(os.O_CLOEXEC)
     try:
         pid = os.fork()
         if pid == 0:
             _child(program, writer)
+    except BaseException:
+        os.close(reader)
+        raise
+    finally:
         os.close(writer)
-        writer = -1
+    return pid, reader
+
+
+def told(program: Program, reader: int) -> CommandFailed | None:
+    """Wait for the exec of a child: why there was none, and the child ends; else None. Closes `reader`."""
+    try:
         report = _read_report(reader)
     finally:
         os.close(reader)
-        if writer >= 0:
-            os.close(writer)
-    if report:
-        number, call = _REPORT.unpack(report)
-        os.waitpid(pid, 0)
-        where = call.rstrip(b"\0").decode("utf-8", "replace")
-        not_found = where == "exec" and number in (errno.ENOENT, errno.ENOTDIR)
-        raise CommandFailed(
-            f"cannot run {program.argv[0]!r}: {'not found' if not_found else f'{where}: {os.strerror(number)}'}",
-            exit_code=EX_NOT_FOUND if not_found else EX_CANNOT_RUN,
-        )
-    return pid
+    if not report:
+        return None
+    number, call = _REPORT.unpack(report)
+    where = call.rstrip(b"\0").decode("utf-8", "replace")
+    not_found = where == "exec" and number in (errno.ENOENT, errno.ENOTDIR)
+    return CommandFailed(
+        f"cannot run {program.argv[0]!r}: {'not found' if not_found else f'{where}: {os.strerror(number)}'}",
+        exit_code=EX_NOT_FOUND if not_found else EX_CANNOT_RUN,
+    )
 
 
 def _read_report(reader: int) -> bytes:
