@@ -11,15 +11,18 @@ import socket
 import struct
 
 from lcinit import log
+from lcinit.control.ratelimit import RateLimit
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from asyncio import TimerHandle
     from collections.abc import Callable
 
     from lcinit.guest.start import Start
 
 LARGEST = 4096  # bytes of one message; systemd's own are below that
 BATCH = 16  # messages that are taken before the loop sees to others
+BURST, PAUSE = 64, 0.02  # batches without a pause, and seconds between two from then on: who floods waits, not PID 1
 _CREDENTIALS = struct.Struct("=iII")  # struct ucred of unix(7)
 
 
@@ -69,13 +72,30 @@ class Readiness:
         self._on_ready = on_ready
         self._told = told
         self._listener: NotifyListener | None = None
+        self._pace = RateLimit(BURST, PAUSE)
+        self._rest: TimerHandle | None = None
         if start.kind != "systemd" or start.notify_fd < 0:
             if not told:
                 tell_manager("READY=1")
             self._told = True
         else:
             self._listener, start.notify_fd = NotifyListener(start.notify_fd, start.pid, self._take), -1
-            asyncio.get_running_loop().add_reader(self._listener.fileno(), self._listener.ready)
+            self._listen()
+
+    def _listen(self) -> None:
+        self._rest = None
+        if self._listener is not None:
+            asyncio.get_running_loop().add_reader(self._listener.fileno(), self._ready)
+
+    def _ready(self) -> None:
+        """One batch; all of the guest may send as fast as it likes."""
+        if self._listener is None:
+            return
+        loop = asyncio.get_running_loop()
+        if not self._pace.take(loop.time()):
+            loop.remove_reader(self._listener.fileno())
+            self._rest = loop.call_later(PAUSE, self._listen)
+        self._listener.ready()
 
     def _take(self, said: dict[str, str]) -> None:
         if said.get("READY") == "1" and not self._told:
@@ -89,6 +109,9 @@ class Readiness:
 
     def close(self) -> None:
         """The start is over."""
+        if self._rest is not None:
+            self._rest.cancel()
+            self._rest = None
         if self._listener is not None:
             asyncio.get_running_loop().remove_reader(self._listener.fileno())
             self._listener.close()

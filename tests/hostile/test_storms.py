@@ -10,8 +10,8 @@ import time
 import pytest
 
 from tests.guests.test_nested import POWEROFF_DEATH
-from tests.hostile.attacker import python_configuration
-from tests.hostile.attempt import start
+from tests.hostile.attacker import PRELUDE, python_configuration
+from tests.hostile.attempt import own_guest, start
 from tests.lab.container import Container
 
 NESTED = {"mode": "tolerant"}
@@ -57,3 +57,52 @@ def test_a_guest_that_reboots_without_end_is_started_less_often() -> None:
         os.kill(container.pid1(), signal.SIGTERM)  # and a request does not wait for the next start
         assert container.wait(5).status == POWEROFF_DEATH
         assert time.monotonic() - began < 1.5
+
+
+NOTIFIES = """
+import array, socket
+for _ in range(3):
+    if os.fork() == 0:
+        ours = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        ours.connect("/run/host/notify")
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [0] * 250))]
+        while True:
+            try:
+                ours.sendmsg([b"READY=1\\nX=" + b"x" * 4000], rights)
+            except OSError:
+                pass
+say("up", "yes")
+def ready(*_):
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
+        channel.sendto(b"READY=1", "/run/host/notify")
+signal.signal(signal.SIGUSR1, ready)
+signal.signal(signal.SIGRTMIN + 4, lambda *_: os._exit(5))
+while True:
+    signal.pause()
+"""
+
+
+@pytest.mark.row(50)
+def test_a_flood_of_notifications_costs_little_and_hides_nothing(tmp_path: object) -> None:
+    guest = own_guest(f"{tmp_path}/root")
+    with open(f"{guest}/attack.py", "w", encoding="utf-8") as file:
+        file.write(PRELUDE + NOTIFIES)
+    with open(f"{guest}/systemd", "w", encoding="utf-8") as file:
+        file.write("#!/usr/bin/python3 /attack.py\n")
+        os.fchmod(file.fileno(), 0o755)
+    config = python_configuration("", exec={**NESTED, "command": ["/systemd"]})
+    with start(config, guest=guest) as container:
+        container.expect("^up", 20)
+        time.sleep(2)
+        pid = container.pid1()
+        spent, open_files = processor_time(container), len(os.listdir(f"/proc/{pid}/fd"))
+        time.sleep(4)
+        assert processor_time(container) - spent < 0.6
+        assert len(os.listdir(f"/proc/{pid}/fd")) <= open_files
+        assert "the guest is ready" not in container.console().decode()  # whoever else says so
+        os.kill(container.guest_pid1(), signal.SIGUSR1)
+        container.expect("the guest is ready", 10)
+        began = time.monotonic()
+        os.kill(pid, signal.SIGTERM)
+        container.wait(10)
+        assert time.monotonic() - began < 5
