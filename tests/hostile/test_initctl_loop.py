@@ -105,7 +105,7 @@ def test_a_full_directory_in_the_way_moves_the_fifo_to_the_other_place(
     (tmp_path / "run/initctl").mkdir()
     (tmp_path / "run/initctl/in").touch()
     assert wait_until(lambda: stands(tmp_path / "dev/initctl"))
-    assert obeys(server, tmp_path / "dev/initctl")
+    assert wait_until(lambda: obeys(server, tmp_path / "dev/initctl"))
     time.sleep(0.3)
     assert server.sleeps(1)
     shutil.rmtree(tmp_path / "run/initctl")

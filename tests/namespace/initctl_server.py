@@ -76,7 +76,7 @@ async def main():
     output.write(f"environment {sorted(os.environ)}\nended after {service.taken}\n".encode())
     output.flush()
 
-print(type(loop := new_loop()).__module__, flush=True)
+print("uvloop" if type(loop := new_loop()).__module__.startswith("uvloop") else "asyncio", flush=True)
 loop.run_until_complete(main())
 """
 LOOPS = ("asyncio", "uvloop")
