@@ -11,7 +11,7 @@ demo: $(VENV)/run
 
 test: $(VENV)/dev
 	tests/lab/install
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile $(PYTEST_ARGS)
 
 check: $(VENV)/dev
 	$(BIN)/ruff format --check .

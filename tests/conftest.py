@@ -28,13 +28,17 @@ def pytest_runtest_makereport(
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
-    """Remember what the machine looks like."""
+    """Remember what the machine looks like, in the process that ends last."""
+    if _is_worker(session.config):
+        return
     session.config.stash[_BEFORE] = machine.snapshot()
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     """Fail the run if a test left anything behind or changed anything of the machine."""
     stop_all()
+    if _is_worker(session.config):
+        return
     changed = machine.differences(session.config.stash[_BEFORE], machine.snapshot())
     if changed:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
@@ -43,6 +47,11 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
         reporter.section("the tests changed this machine", red=True)
         for line in changed:
             reporter.line(line, red=True)
+
+
+def _is_worker(config: pytest.Config) -> bool:
+    """One of the processes among which pytest-xdist shares the tests."""
+    return hasattr(config, "workerinput")
 
 
 _BEFORE = pytest.StashKey[machine.Snapshot]()

@@ -19,6 +19,8 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import ClassVar, NamedTuple, Self
 
 STARTER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "starter.py")
+#: what everything that a run makes is called; the processes that share a run's tests among them share it too
+PREFIX = f"lcinit-lab-{os.environ.setdefault('LCINIT_LAB_RUN', str(os.getpid()))}-"
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -71,7 +73,7 @@ class Container:
     def __init__(self, *, console: str = "pty") -> None:
         """`console`: "pty" (a terminal, 80x24) or "pipe" (standard input is /dev/null, output a pipe)."""
         Container._count += 1
-        self.name = f"lcinit-lab-{os.getpid()}-{Container._count}"
+        self.name = f"{PREFIX}{os.getpid()}-{Container._count}"
         self.console_kind = console
         self.process: subprocess.Popen[bytes] | None = None
         self.specification: Specification | None = None

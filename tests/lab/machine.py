@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import stat
 
-from tests.lab.container import cgroup2_mount
+from tests.lab.container import PREFIX, cgroup2_mount
 
 Snapshot = dict[str, dict[str, str]]
 
-# What a container's cgroup is called: drivers name theirs after this process, and what a manager makes outside of that
+# What a container's cgroup is called: drivers name theirs after this run, and what a manager makes outside of that
 # (there should be nothing) has these names. On a shared machine somebody else's may come and go meanwhile.
-LEFTOVERS = (f"lcinit-lab-{os.getpid()}-", "lxc.pivot", "lxc.monitor.lcinit", "lxc.payload.lcinit")
+LEFTOVERS = (PREFIX, "lxc.pivot", "lxc.monitor.lcinit", "lxc.payload.lcinit")
 
 
 def snapshot() -> Snapshot:
