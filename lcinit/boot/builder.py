@@ -10,7 +10,7 @@ import os
 import sys
 
 from lcinit import log
-from lcinit.boot import guard
+from lcinit.boot import guard, oom
 from lcinit.boot.helper import Helper, serve
 from lcinit.boot.namespaces import clone_leader
 from lcinit.boot.report import Report, Reports, channel
@@ -68,11 +68,13 @@ def _begin(theirs: socket.socket, world: World, number: int, supervisor: int) ->
         os._exit(0)
     fresh = World(world.config, world.plan, world.owner, world.root, world.main)
     fresh.report = report
+    fresh.oom_score_adj = world.oom_score_adj
     runner = Runner(fresh)
     _tell_failure(report, _build, runner, number)
 
 
 def _build(runner: Runner, number: int) -> Never:
+    oom.give_back(runner.world)
     split = run(_steps(runner, number))
     step = runner.world.plan.steps[split]
     if not isinstance(step, s.CloneLeader):

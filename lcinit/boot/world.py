@@ -30,7 +30,8 @@ class World:
     the guest's user namespace, `pivoted` once the boot root is out of reach. `main` is lcinit's own entry point, for
     commands that are tools of ours. `report` tells PID 1 what the builder and the leader of a nested guest have done;
     `guest_cgroup` is the directory in which that leader is born. `control` is where the control socket stands, None
-    for none. `machine` is what the plan was made for.
+    for none. `machine` is what the plan was made for. `oom_score_adj` is what PID 1 was given where it has another
+    one now.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class World:
         self.reboot_calls = -1
         self.keeper_parent = -1
         self.machine: Machine | None = None
+        self.oom_score_adj: int | None = None
         self.outer_environment = dict(os.environ)
         self.guest_environment: tuple[tuple[str, str], ...] = ()
         self.reaper = Reaper()

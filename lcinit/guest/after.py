@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from lcinit import log
-from lcinit.boot import commands
+from lcinit.boot import commands, oom
 from lcinit.errors import LcinitError
 from lcinit.plan import steps as s
 
@@ -20,6 +20,7 @@ async def run_after(world: World, seconds: float) -> None:
     Together they have `seconds`, as the guest had to stop; cancelled or late, the one that runs is killed.
     """
     try:
+        oom.give_back(world)
         async with asyncio.timeout(seconds):
             for index, command in enumerate(world.config.shutdown.after):
                 step = s.RunCommand(
@@ -31,3 +32,5 @@ async def run_after(world: World, seconds: float) -> None:
                     log.error(str(error))
     except TimeoutError:
         log.error(f"shutdown.after took longer than {seconds:g} s and was ended")
+    finally:
+        oom.spare(world)

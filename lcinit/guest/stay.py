@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lcinit.boot import builder
+from lcinit.boot import builder, oom
 from lcinit.boot.namespaces import forbid_dumping
 from lcinit.boot.runner import Runner
 from lcinit.errors import LcinitError
@@ -30,6 +30,7 @@ def stay(world: World) -> int:
 
         return shared.stay(world)
     number = run(Runner(world).run()) + 1
+    oom.spare(world)
     forked = builder.start(world, number)
     from lcinit.guest.early import Early, First
     from lcinit.guest.ending import end
@@ -46,6 +47,7 @@ def stay(world: World) -> int:
         if supervisor.failed_to_start and world.config.exec.on_failure == "shell":
             from lcinit.boot.rescue import rescue_shell
 
+            oom.give_back(world)
             rescue_shell(world)
     return end(action, rules)
 

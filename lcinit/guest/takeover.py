@@ -82,6 +82,7 @@ def _world_facts(world: World) -> dict[str, Any]:
         "config": to_plain(world.config),
         "cgroup": None if cgroup is None else cgroup.values(),
         "control": world.control,
+        "oom_score_adj": world.oom_score_adj,
     }
 
 
@@ -119,6 +120,7 @@ def _world(handed: Handed, invocation: Invocation, *, rehearsal: bool) -> World:
     world = World(config, plan, guest_root_owner(config), root_of(config), invocation.main)
     world.machine = machine
     world.control = facts["control"]
+    world.oom_score_adj = facts.get("oom_score_adj")
     return world
 
 

@@ -1,0 +1,90 @@
+"""Row 38: many small processes use up the memory; each of them is smaller than PID 1."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from lcinit.boot import oom
+from lcinit.boot.world import World
+from lcinit.linux.capabilities import has_capability
+from tests.guests.test_nested import POWEROFF_DEATH
+from tests.hostile.attacker import attack
+from tests.hostile.attempt import BOTH_LOOPS, configuration, start
+from tests.hostile.test_supervisor import limited, put
+
+NESTED = {"mode": "tolerant"}
+MANY = """
+trap '' TERM
+echo up
+while [ ! -e /sys/fs/cgroup/go ]; do :; done
+n=0
+while [ $n -lt 4000 ]; do sleep 1000 & n=$((n + 1)); done
+wait
+"""
+
+
+def killed(directory: str) -> int:
+    with open(f"{directory}/memory.oom_control", encoding="ascii") as file:
+        return int(dict(line.split() for line in file)["oom_kill"])
+
+
+@pytest.mark.row(38)
+@pytest.mark.skipif(not has_capability("sys_resource"), reason="to spare PID 1 takes CAP_SYS_RESOURCE")
+@pytest.mark.parametrize("loop", BOTH_LOOPS)
+def test_pid_1_outlives_many_small_processes_that_use_up_the_memory(loop: str) -> None:
+    with start(
+        configuration(MANY, exec={**NESTED, "on_exit": "restart"}), env={"LCINIT_EVENT_LOOP": loop}
+    ) as container:
+        container.expect("^up", 20)
+        time.sleep(0.5)
+        pid = container.pid1()
+        with limited(container, "memory") as directory:
+            put(directory, "memory.limit_in_bytes", 64 << 20)
+            cgroup = next(entry.path for entry in os.scandir(f"{container.cgroup}/payload") if entry.is_dir())
+            os.mkdir(f"{cgroup}/go")
+            deadline = time.monotonic() + 60
+            while not killed(directory):
+                assert time.monotonic() < deadline, "the memory was enough"
+                time.sleep(0.05)
+            time.sleep(1)
+            assert container.running(), f"PID 1 was killed: {killed(directory)}"
+            assert container.pid1() == pid
+            os.kill(pid, signal.SIGRTMIN + 14)
+            assert container.wait(20).status == POWEROFF_DEATH
+
+
+@pytest.mark.row(38)
+@pytest.mark.parametrize("mapped", [True, False])
+def test_the_guest_is_not_spared_and_cannot_spare_itself_beyond_what_pid_1_was_given(mapped: bool) -> None:
+    script = """
+with open("/proc/self/oom_score_adj") as file:
+    say("given", file.read().strip())
+def spare():
+    with open("/proc/self/oom_score_adj", "w") as file:
+        file.write("-500")
+attempt("spare", spare)
+"""
+    result = attack(script, mapped=mapped, keys={"exec": NESTED, "capabilities": {"drop": ["sys_resource"]}})
+    with open("/proc/self/oom_score_adj", encoding="ascii") as file:
+        assert result.said("given") == [file.read().strip()], result
+    assert result.said("spare") == ["EACCES"], result
+
+
+@pytest.mark.parametrize(("given", "spared"), [("0", "-900"), ("1000", "-900"), ("-950", "-950")])
+def test_what_pid_1_was_given_comes_back(
+    given: str, spared: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "oom_score_adj"
+    file.write_text(f"{given}\n")
+    monkeypatch.setattr(oom, "_FILE", str(file))
+    world = World.__new__(World)
+    world.oom_score_adj = None
+    oom.spare(world)
+    assert file.read_text().split()[0][: len(spared)] == spared
+    oom.give_back(world)
+    assert int(file.read_text().split()[0][: len(given)]) == int(given)
