@@ -136,7 +136,8 @@ _lcinit_value() {  # COMMAND OPTION: print the kind of the option's value; fails
 }
 
 _lcinit() {
-    local command index=1 argument=0 i word kind options='' arguments='' repeats='' foreign=99
+    local command index=1 argument=0 i word kind options='' repeats='' foreign=99
+    local -a arguments=()
     local cur=${COMP_WORDS[COMP_CWORD]} prev='' before=$COMP_CWORD
     COMPREPLY=()
     # bash splits --option=value at the equals sign
@@ -176,10 +177,8 @@ _lcinit() {
             return
         fi
     fi
-    local -a kinds
-    read -ra kinds <<<"$arguments"
-    if ((argument < ${#kinds[@]})); then _lcinit_offer "${kinds[argument]}"
-    elif [[ -n $repeats ]]; then _lcinit_offer "${kinds[-1]}"; fi
+    if ((argument < ${#arguments[@]})); then _lcinit_offer "${arguments[argument]}"
+    elif [[ -n $repeats ]]; then _lcinit_offer "${arguments[-1]}"; fi
 }
 
 complete -F _lcinit %(names)s
@@ -195,7 +194,8 @@ def bash() -> str:
                 values.append(f"        '{name}/{option}') echo {kind} ;;")
         words = [f"options='{' '.join(option for option, _ in completion.options)}'"]
         if completion.arguments:
-            words.append(f"arguments='{' '.join(completion.arguments)}'")
+            kinds = " ".join(f"'{kind}'" for kind in completion.arguments)
+            words.append(f"arguments=({kinds})")
         if completion.repeats:
             words.append("repeats=1")
         if completion.foreign is not None:
