@@ -41,6 +41,7 @@ EX_USAGE = 64
 
 FIFO_READ = 64 * 1024  # a pipe's capacity: one read empties it
 FIFO_PAUSE = 0.1  # seconds between two reads, and between two looks at the FIFO's name: what a flood can cost
+STATUS_SIZE = 1 << 20  # bytes: more than any /proc/PID/status, where 65536 groups may stand
 RETRY = 5.0  # seconds until a FIFO that could not be made is tried again
 LOG_BURST, LOG_EVERY = 5, 10.0  # lines, and seconds until there is room for one more
 _ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -252,7 +253,7 @@ class Keeper:
         try:
             fd = os.open(f"/proc/{self._options.pid}/status", os.O_RDONLY | os.O_CLOEXEC)
             try:
-                return listens(os.read(fd, 16384).decode("ascii", "replace"), number)
+                return listens(os.read(fd, STATUS_SIZE).decode("ascii", "replace"), number)
             finally:
                 os.close(fd)
         except OSError as error:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     Identity = tuple[int, int]
 
-_STATUS_SIZE = 16384
+_STATUS_SIZE = 1 << 20  # bytes: a process may be in 65536 groups, which stand before its capabilities
 _MOST_LEVELS = 33  # the kernel nests no more user namespaces than 32 below the first
 
 

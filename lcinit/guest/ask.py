@@ -43,7 +43,8 @@ if TYPE_CHECKING:
             """Which init it is; see plan.inits."""
 
 
-_STATUS_SIZE = 16384  # bytes: more than any /proc/PID/status
+_STATUS_SIZE = 1 << 20  # bytes: more than any /proc/PID/status, where 65536 groups may stand
+_MOST_CHILDREN = 64  # that are looked at, the oldest: of orphans it may have as many as it likes
 _STAGE_1 = b"1\n"  # comm of runit's first stage, the script /etc/runit/1
 
 
@@ -146,7 +147,7 @@ class Asker:
         """
         pid = self._guest.pid
         try:
-            children = _read(f"/proc/{pid}/task/{pid}/children").split()
+            children = _read(f"/proc/{pid}/task/{pid}/children").split()[:_MOST_CHILDREN]
         except OSError:
             return False  # a kernel without CONFIG_PROC_CHILDREN
         try:
