@@ -22,7 +22,7 @@ from lcinit.boot.world import World
 from lcinit.config.idmaps import range_text
 from lcinit.config.load import load
 from lcinit.config.values import Command, Config, Exec, IdMap, IdRange, Log, Namespaces, Network, Root, Setup
-from lcinit.errors import EX_NOT_FOUND, LcinitError, SystemFailure, UsageError
+from lcinit.errors import EX_NOPERM, EX_NOT_FOUND, LcinitError, SystemFailure, UsageError
 from lcinit.linux import process
 from lcinit.plan.facts import Console, Machine
 from lcinit.plan.guest import command, guest_root_owner
@@ -176,6 +176,12 @@ def _check_command(config: Config, options: Options) -> None:
     except OSError:
         return  # the plan says what is missing
     try:
+        if not os.access(root_of(config), os.X_OK, effective_ids=True):
+            raise SystemFailure(
+                f"cannot enter {root_of(config)}: Permission denied",
+                hint="name a directory of your own: what `pseudo` unpacks there is the guest's",
+                exit_code=EX_NOPERM,
+            )
         identify(root, argv[0])
     except LcinitError as error:
         if error.exit_code != EX_NOT_FOUND:

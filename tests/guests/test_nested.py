@@ -191,7 +191,7 @@ def test_progress_is_said_while_a_guest_takes_its_time() -> None:
         result = outcome(container, 15)
         said = [line for line in result.lines if "waiting for" in line]
         assert len(said) == 1, str(result)
-        assert re.search(r"lcinit: warning: waiting for the guest's command and \d more process(es)?, 5 of 20 s", said[0])
+        assert re.search(r"warning: waiting for the guest's command and \d more process(es)?, 5 of 20 s", said[0])
         assert result.status == 3  # what it says itself is not lost
 
 

@@ -102,6 +102,20 @@ def test_what_cannot_be_run_is_told_in_one_line(user: int, rest: tuple[str, ...]
     isolated(body)
 
 
+def test_a_directory_of_somebody_else_that_may_not_be_entered_is_named() -> None:
+    def body() -> None:
+        run_rig.prepare()
+        os.chmod(GUEST, 0o700)
+        done = run_rig.run(words(UID, GUEST, "id"), user=UID)
+        assert done.stderr.startswith(
+            f"lcinit run: cannot enter {GUEST}: Permission denied; name a directory of your own"
+        )
+        assert len(done.stderr.splitlines()) == 1
+        assert done.returncode == 77
+
+    isolated(body)
+
+
 @AS
 def test_inside_runs_in_the_new_namespaces_in_the_guest_root_before_the_guest(user: int) -> None:
     def body() -> None:
