@@ -119,10 +119,12 @@ def _told(name: str, arguments: list[str], program: str) -> int:
     try:
         return _run(name, arguments, program)
     except LcinitError as error:
+        from lcinit.log import printable
+
         # the problems of a file stand bare: their lines begin with the place, which editors jump to
         prefix = "" if hasattr(error, "problems") else f"{program}: "
         for line in str(error).split("\n"):
-            print(f"{prefix}{line}", file=sys.stderr)
+            print(f"{prefix}{printable(line)}", file=sys.stderr)  # a guest may have named what it is about
         return error.exit_code
 
 

@@ -96,7 +96,7 @@ def _lines(root_fd: int, path: str, fields: int) -> list[list[str]]:
         file = files.openat2(
             root_fd,
             path,
-            os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC,
+            os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC,
             0,
             files.RESOLVE_IN_ROOT | files.RESOLVE_NO_MAGICLINKS,
         )
