@@ -86,7 +86,7 @@ def test_a_flood_of_refused_calls_costs_the_keeper_no_memory_and_keeps_it_from_n
             assert not select.select([guest.report], [], [], 0)[0], "the flood was over before"
             assert guest.result() is True
             assert pss(pid) <= before + 256
-            assert len(os.listdir(f"/proc/{pid}/fd")) == descriptors
+            assert len(os.listdir(f"/proc/{pid}/fd")) <= descriptors  # that many in the middle of a call
             spent = ticks(pid)
             time.sleep(0.5)  # nobody can call any more: the listener has hung up for good
             assert ticks(pid) <= spent + 1
