@@ -64,6 +64,7 @@ def test_status_is_shown_and_as_json_it_is_the_report(rig: Rig) -> None:
         (("shutdown", "-h", "now"), "poweroff", False),
         (("shutdown", "-P", "+0"), "poweroff", False),
         (("shutdown",), "poweroff", False),
+        (("shutdown", "-hP", "now"), "poweroff", False),
         (("shutdown", "-r", "now"), "reboot", False),
     ],
 )
@@ -76,7 +77,8 @@ def test_stop_commands_ask_for_what_they_say(rig: Rig, words: tuple[str, ...], r
 def test_refusals_are_one_line_with_the_exit_code_that_lcinit_gave(rig: Rig) -> None:
     refused = "cannot halt: the guest does not run; it ended with exit code 3\n"
     assert _run("halt", path=rig.path) == (71, "", f"lcinit halt: {refused}")
-    assert _run("shutdown", "-H", "now", path=rig.path) == (71, "", f"lcinit shutdown: {refused}")
+    for halt in (("-H",), ("-h", "-H")):
+        assert _run("shutdown", *halt, "now", path=rig.path) == (71, "", f"lcinit shutdown: {refused}")
     code, output, errors = _run("restart", path=rig.path)
     assert (code, output) == (70, "")
     assert "lcinit failed at io.lcinit.Manager.Restart with ZeroDivisionError" in errors
@@ -87,6 +89,13 @@ def test_shutdown_keeps_no_appointments(rig: Rig) -> None:
     code, _, errors = _run("shutdown", "-h", "+5", path=rig.path)
     assert code == 64
     assert "'+5' is not now" in errors
+    assert _events(rig) == []
+
+
+def test_shutdown_is_one_of_three(rig: Rig) -> None:
+    for words, what in ((("-h", "-r"), "-h and -r"), (("-H", "-P"), "halt and poweroff")):
+        code, _, errors = _run("shutdown", *words, path=rig.path)
+        assert (code, errors) == (64, f"lcinit shutdown: {what} exclude each other; see lcinit shutdown --help\n")
     assert _events(rig) == []
 
 
@@ -167,7 +176,8 @@ def test_follower_is_told_when_lcinit_ends(tmp_path: Path) -> None:
         following.stdout.readline()
     _, errors = following.communicate(timeout=10)
     assert following.returncode == 71
-    assert errors == (f"lcinit events: lcinit closed the connection to {rig.path}; it has ended, or needed room\n")
+    reasons = "it has ended, was replaced (reexec), or needed room"
+    assert errors == f"lcinit events: lcinit closed the connection to {rig.path}; {reasons}\n"
 
 
 def test_without_a_server_every_command_says_so(tmp_path: Path) -> None:
