@@ -113,7 +113,10 @@ class Client:
                 raise BrokenMessage(f"more than {_REPLY_LIMIT} bytes")
             data = self._socket.recv(256 * 1024)
             if not data:
-                raise SystemFailure(f"lcinit closed the connection to {self.path}", hint="it has ended, or needed room")
+                raise SystemFailure(
+                    f"lcinit closed the connection to {self.path}",
+                    hint="it has ended, was replaced (reexec), or needed room",
+                )
             self._received += data
         found = bytes(self._received[:end])
         del self._received[: end + 1]
@@ -131,8 +134,8 @@ class Client:
         if isinstance(error, (FileNotFoundError, ConnectionRefusedError, NotADirectoryError)):
             return NotServed(
                 f"no lcinit supervises a guest here: nobody serves {self.path}",
-                hint="it does with exec.mode: tolerant, in the boot root (--socket names another place); a guest that "
-                "PID 1 was handed to takes initctl requests alone",
+                hint="it does with exec.mode: tolerant, from the guest's start on, in the boot root (--socket names "
+                "another place); a guest that PID 1 was handed to takes initctl requests alone",
             )
         if isinstance(error, (BlockingIOError, TimeoutError)):
             return SystemFailure(

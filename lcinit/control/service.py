@@ -29,6 +29,10 @@ _PASSING = (
 )
 
 
+class ServedByAnother(SystemFailure):
+    """Another lcinit serves the socket."""
+
+
 class ControlServer:
     """Serves io.lcinit.Manager on a socket at `path`: 0600, in a directory of its own that is 0700.
 
@@ -50,8 +54,8 @@ class ControlServer:
     async def start(self) -> None:
         """Serve from now on. Where descriptors, memory or room on the disk are wanting it says so and tries later.
 
-        Raises SystemFailure for what will not change by itself: somebody else serves there, or what stands there is
-        no socket of ours.
+        Raises SystemFailure for what will not change by itself: somebody else serves there (ServedByAnother), or what
+        stands there is no socket of ours.
         """
         self._try()
 
@@ -199,6 +203,6 @@ def _remove_stale(place: str, path: str) -> None:
             return
         except BlockingIOError:
             pass  # its queue is full: it is served, or was until now
-    raise SystemFailure(
+    raise ServedByAnother(
         f"cannot make the control socket {path}: another lcinit serves it", hint="one lcinit supervises a boot root"
     )

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 
+from lcinit import log
 from lcinit.control.initctl_service import InitctlService
-from lcinit.control.service import ControlServer
+from lcinit.control.service import ControlServer, ServedByAnother
+from lcinit.errors import SystemFailure
 from lcinit.guest.offered import Offered
 
 TYPE_CHECKING = False
@@ -34,9 +36,18 @@ class Services:
             os.close(listening)
 
     async def start(self) -> None:
-        """All of them."""
+        """All of them. Beside another lcinit in the same boot root none: its FIFO is there as well."""
         if self._control is not None:
-            await self._control.start()
+            try:
+                await self._control.start()
+            except ServedByAnother as error:
+                log.error(f"{error}; this one takes signals alone")
+                if self._initctl is not None:
+                    self._initctl.close()
+                    self._initctl = None
+                return
+            except SystemFailure as error:
+                log.error(str(error))
         if self._initctl is not None:
             await self._initctl.start()
 
