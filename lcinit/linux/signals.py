@@ -191,18 +191,18 @@ class SignalFd:
         return self._fd
 
     def read(self) -> list[SignalInfo]:
-        """All signals pending now, possibly none."""
-        signals: list[SignalInfo] = []
-        size = _SIGNALFD_SIGINFO.size
-        while True:
-            try:
-                data = os.read(self._fd, size * _BATCH)
-            except BlockingIOError:
-                return signals
-            for signo, _, code, pid, uid, _, _, _, _, _, status, _ in _SIGNALFD_SIGINFO.iter_unpack(data):
-                signals.append(SignalInfo(signo, pid, uid, status, code))
-            if len(data) < size * _BATCH:
-                return signals
+        """Signals pending now, possibly none. Not always all: somebody may send them as fast as they are taken.
+
+        The standard signals come first (signal(7)), each of them once, and a batch has room for all of them.
+        """
+        try:
+            data = os.read(self._fd, _SIGNALFD_SIGINFO.size * _BATCH)
+        except BlockingIOError:
+            return []
+        return [
+            SignalInfo(signo, pid, uid, status, code)
+            for signo, _, code, pid, uid, _, _, _, _, _, status, _ in _SIGNALFD_SIGINFO.iter_unpack(data)
+        ]
 
     def close(self) -> None:
         """Close the descriptor; the signals stay blocked."""
