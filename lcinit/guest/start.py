@@ -138,10 +138,14 @@ class Start:
         if at_end:
             self._end_of_reports()
 
+    def _add(self, phases: dict[str, float]) -> None:
+        """What phases took, in seconds; a microsecond is the least that means something."""
+        self.phases.update((name, round(seconds, 6)) for name, seconds in phases.items())
+
     def _take(self, message: Message) -> None:
         facts, descriptors = message.facts, message.descriptors
         if message.kind == "leader":
-            self.phases.update(facts["phases"])
+            self._add(facts["phases"])
             self.pid = facts["pid"]
             self._leader = self._reaper.register(self.pid)
             self._leader.on_end = lambda _status: self.listen()
@@ -152,8 +156,7 @@ class Start:
                 self.kill()  # it was on its way when the others were killed
         elif message.kind == "init":
             self.kind = facts["init"]
-            for name, seconds in facts["phases"].items():
-                self.phases[name] = seconds
+            self._add(facts["phases"])
             self._about_to_exec = True
         elif message.kind == "root":
             self.root_fd = descriptors.pop()

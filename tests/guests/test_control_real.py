@@ -100,6 +100,7 @@ def test_status_tells_the_guest_as_it_is(
     # the guest's whole cgroup: systemd has moved on to init.scope in it
     assert re.fullmatch(r"/lcinit-[0-9-]+(/guest)?", report["guest"]["cgroup"])
     assert set(report["timings"]) >= {"setup.before"}
+    assert all(seconds == round(seconds, 6) for seconds in report["timings"].values())
     assert (set(report), set(report["guest"])) == (_fields("Report"), _fields("Guest"))
     text = _ask(running, "lcinit", "status")
     assert re.search(rf"^guest      /sbin/init \({kind}\), process {report['guest']['pid']}, up ", text, re.MULTILINE)
