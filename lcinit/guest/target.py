@@ -99,12 +99,18 @@ class Target:
             )
 
     def read(self, name: str) -> str:
-        """A file of the process' own directory. OSError (ESRCH) once it has gone."""
-        file = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self.directory)
+        """A file of the process' own directory. Raises SystemFailure once it has gone, OSError for what else fails."""
         try:
-            return os.read(file, _LARGEST).decode("utf-8", "surrogateescape")
-        finally:
-            os.close(file)
+            file = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self.directory)
+            try:
+                return os.read(file, _LARGEST).decode("utf-8", "surrogateescape")
+            finally:
+                os.close(file)
+        except OSError as error:
+            # EINVAL: it is ending, and its namespaces have gone before it
+            if error.errno in (errno.ESRCH, errno.EINVAL) or self.has_ended():
+                raise self._gone() from error
+            raise
 
     def _read_status(self) -> dict[str, str]:
         lines = (line.partition(":") for line in self.read("status").splitlines())

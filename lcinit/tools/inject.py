@@ -76,7 +76,8 @@ def _inits_below(pid: int) -> list[int]:
     """Children of a process of this PID namespace that are PID 1 of another one (NSpid in proc_pid_status(5))."""
     if len(_numbers(pid)) != 1:
         return []
-    return [child for child in _children(pid) if len(_numbers(child)) > 1 and _numbers(child)[-1] == 1]
+    numbers = {child: _numbers(child) for child in _children(pid)}
+    return [child for child, known in numbers.items() if len(known) > 1 and known[-1] == 1]
 
 
 def _children(pid: int) -> list[int]:
