@@ -197,7 +197,10 @@ def test_a_request_during_the_start_ends_it_and_is_obeyed() -> None:
     _, (action,) = transition(state, Event(kind="failed", status=254), RULES[0])
     assert (action.kind, action.how, action.status) == ("end", "poweroff", 0)
     state, _ = transition(State(), Event(kind="asked", word="restart"), RULES[0])
-    assert transition(state, Event(kind="failed", status=254), RULES[0]) == (State(again=True), (Action(kind="prepare"),))
+    assert transition(state, Event(kind="failed", status=254), RULES[0]) == (
+        State(again=True),
+        (Action(kind="prepare"),),
+    )
 
 
 def test_requests_during_the_back_off_do_not_wait_for_its_end() -> None:
