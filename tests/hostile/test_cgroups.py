@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
 from lcinit.boot import cgroup_tree
 from tests.hostile.attacker import python_configuration
 from tests.hostile.attempt import start
-from tests.lab.container import Container
+from tests.lab.container import Container, kill_cgroup
 
 # With id map the limits are the outer root's; without one the guest lifts them first, and the walk alone must do.
 FOREST = """
@@ -43,16 +45,19 @@ while True:
 """
 
 
-def clear(container: Container) -> None:
-    """Where lcinit left it the lab could not take it away: it does so by path."""
-    directory = os.open(container.cgroup, os.O_RDONLY)
+@contextmanager
+def cleared(container: Container) -> Iterator[None]:
+    """Where lcinit leaves a forest the lab cannot take it away, because it does so by path."""
     try:
-        for _ in cgroup_tree.removal(directory):
-            pass
-    except OSError:
-        pass  # the manager's own processes are there still
+        yield
     finally:
-        os.close(directory)
+        kill_cgroup(container.cgroup)
+        directory = os.open(container.cgroup, os.O_RDONLY)
+        try:
+            for _ in cgroup_tree.removal(directory):
+                pass
+        finally:
+            os.close(directory)
 
 
 def cgroups_below(container: Container) -> int:
@@ -64,7 +69,7 @@ def cgroups_below(container: Container) -> int:
 @pytest.mark.parametrize("mapped", [True, False])
 def test_a_forest_of_cgroups_keeps_nobody_from_removing_it(mapped: bool) -> None:
     config = python_configuration(FOREST, mapped=mapped, exec={"mode": "tolerant"})
-    with start(config) as container:
+    with start(config) as container, cleared(container):
         made = int(container.expect(r"^made: (\d+)", 60).group(1))
         text = container.console().decode()
         assert ("wide: EAGAIN" in text) is mapped, text
@@ -76,7 +81,6 @@ def test_a_forest_of_cgroups_keeps_nobody_from_removing_it(mapped: bool) -> None
         took = time.monotonic() - began
         text = container.console().decode()
         left = cgroups_below(container)
-        clear(container)
     assert "unexpected" not in text and "cgroups of the guest are left" not in text, text
     assert left == 0
     assert took < 5, took
@@ -89,7 +93,7 @@ def test_a_guest_in_the_depth_is_waited_for_and_killed_all_the_same() -> None:
     )
     config = python_configuration(deep, mapped=False, exec={"mode": "tolerant"}, shutdown={"timeout": "30s"})
     config = config.replace("os._exit(5))", "None)")  # it hears and stays, so that its company is told of
-    with start(config) as container:
+    with start(config) as container, cleared(container):
         container.expect("^inside", 60)
         os.kill(container.pid1(), signal.SIGTERM)
         container.expect(r"waiting for the guest's command and at least|waiting for the guest's command, \d", 10)
