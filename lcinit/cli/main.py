@@ -9,6 +9,7 @@ import sys
 
 from lcinit import __version__
 from lcinit.errors import EX_OSERR, EX_USAGE, LcinitError
+from lcinit.log import printable  # now: a tool may have entered a place where nothing can be imported
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -119,8 +120,6 @@ def _told(name: str, arguments: list[str], program: str) -> int:
     try:
         return _run(name, arguments, program)
     except LcinitError as error:
-        from lcinit.log import printable
-
         # the problems of a file stand bare: their lines begin with the place, which editors jump to
         prefix = "" if hasattr(error, "problems") else f"{program}: "
         for line in str(error).split("\n"):

@@ -90,7 +90,26 @@ class Libvirt(Container):
             time.sleep(0.05)
         self.virsh("define", os.path.join(self.directory, "domain.xml"))
         threading.Thread(target=self._follow_console, args=(self.manager_pid(),), daemon=True).start()
-        self.virsh("start", self.name)
+        for _ in range(3):
+            self.virsh("start", self.name)
+            if self._knows_init():
+                return
+            self.virsh("destroy", self.name)
+            with self._changed:
+                self._buffer.clear()
+        raise ContainerError(f"{self.name}: libvirtd never hears of the domain's init:\n{self._libvirt_log()}")
+
+    def _knows_init(self) -> bool:
+        """Whether libvirtd has heard from its controller which process is init: that message is lost at times.
+
+        Without it libvirtd can neither stop the domain nor notice its end.
+        """
+        deadline = time.monotonic() + 5
+        while "not yet known" in self.virsh("send-process-signal", self.name, "1", "nop", check=False).stderr:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.05)
+        return True
 
     def virsh(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """virsh(1) in libvirtd's namespaces; ContainerError with what it printed and libvirtd's log."""
