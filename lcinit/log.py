@@ -25,6 +25,7 @@ class Log:
         self.file = -1
         self.dropped = 0
         self.end = b"\n"
+        self.sink: Callable[[bytes], None] | None = None
         self.history: History | None = None
 
     def configure(self, level: str, form: str, file: str | None) -> None:
@@ -42,7 +43,9 @@ class Log:
         message = printable(message)
         line = self._line(level, message)
         self._put(2, line[:-1] + self.end)
-        if self.file >= 0:
+        if self.sink is not None:
+            self.sink(line)
+        elif self.file >= 0:
             self._put(self.file, line)
         if self.history is not None:
             kept = message if len(message) <= _LONGEST else f"{message[:_LONGEST]}..."
@@ -81,6 +84,11 @@ configure = _log.configure
 def set_raw_terminal(raw: bool) -> None:
     """While the console is a terminal in raw mode, a line must bring its own carriage return."""
     _log.end = b"\r\n" if raw else b"\n"
+
+
+def send_file_to(sink: Callable[[bytes], None] | None) -> None:
+    """Give the log file's lines to somebody who writes them in his own time; None: the log writes them itself."""
+    _log.sink = sink
 
 
 def descriptor() -> int:

@@ -62,6 +62,7 @@ def _begin(theirs: socket.socket, world: World, number: int, supervisor: int) ->
     """In the builder: nothing of PID 1's is kept but the configuration and the standard streams."""
     report = Report(theirs)
     process.close_all_but((report.fileno(), log.descriptor()))
+    log.send_file_to(None)  # its writer is PID 1's
     forget_loop()
     process.set_pdeathsig(SIGKILL)
     if os.getppid() != supervisor:

@@ -12,6 +12,7 @@ from lcinit.guest.offered import Offered
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from lcinit.guest.logfile import LogFile
     from lcinit.guest.reexec import Handed
     from lcinit.guest.supervisor import Supervisor
 
@@ -24,6 +25,7 @@ class Services:
         world = supervisor.world
         fifo, listening = (-1, -1) if handed is None else (handed.descriptor(name) for name in ("initctl", "control"))
         variables = {} if handed is None else handed.facts["init_variables"]
+        self._log_file: LogFile | None = None
         self._initctl: InitctlService | None = None
         if world.config.initctl is not False:
             self._initctl = InitctlService(supervisor.request, adopt=fifo, variables=variables)
@@ -67,8 +69,15 @@ class Services:
         if self._initctl is not None:
             self._initctl.look()
 
+    async def drain(self) -> None:
+        """See that nothing waits to be written."""
+        if self._log_file is not None:
+            await self._log_file.drain()
+
     def close(self) -> None:
         """Serve nothing more."""
+        if self._log_file is not None:
+            self._log_file.close()
         if self._initctl is not None:
             self._initctl.close()
         if self._control is not None:

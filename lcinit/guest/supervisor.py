@@ -102,7 +102,10 @@ class Supervisor:
                 for info in first.heard.signals if first is not None else ():
                     self._take_signal(info)
             self._signals.start()
-            return await self._done
+            action = await self._done
+            if self.services is not None:
+                await self.services.drain()
+            return action
         finally:
             self._chores.forget_timers()
             if self.services is not None:
@@ -153,6 +156,8 @@ class Supervisor:
             return
         finally:
             os.close(state)
+        if self.services is not None:
+            await self.services.drain()
         if self.state.name == "running":
             reexec.become(facts_of(self))
 
