@@ -31,7 +31,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     """Remember what the machine looks like, in the process that ends last."""
     if _is_worker(session.config):
         return
-    session.config.stash[_BEFORE] = machine.snapshot()
+    session.config.stash[_BEFORE] = machine.snapshot(machine.LEFTOVERS)
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
@@ -39,7 +39,7 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     stop_all()
     if _is_worker(session.config):
         return
-    changed = machine.differences(session.config.stash[_BEFORE], machine.snapshot())
+    changed = machine.differences(session.config.stash[_BEFORE], machine.snapshot(machine.LEFTOVERS))
     if changed:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
         reporter = session.config.pluginmanager.get_plugin("terminalreporter")

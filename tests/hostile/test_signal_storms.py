@@ -62,7 +62,7 @@ def test_pid_1_hears_a_stop_request_in_a_storm(storm: str, loop: str) -> None:
         time.sleep(3)
         pid = container.pid1()
         with open(f"/proc/{pid}/smaps_rollup", encoding="ascii") as file:
-            private = sum(int(line.split()[1]) for line in file if line.startswith("Private_"))
+            private = sum(int(line.split()[1]) for line in file if line.startswith("Private_Dirty:"))
         began = time.monotonic()
         os.kill(pid, signal.SIGTERM)
         assert container.wait(10).status == 5

@@ -12,14 +12,19 @@ Snapshot = dict[str, dict[str, str]]
 # What a container's cgroup is called: drivers name theirs after this run, and what a manager makes outside of that
 # (there should be nothing) has these names. On a shared machine somebody else's may come and go meanwhile.
 LEFTOVERS = (PREFIX, "lxc.pivot", "lxc.monitor.lcinit", "lxc.payload.lcinit")
+OWN = (f"{PREFIX}{os.getpid()}-",)
 
 
-def snapshot() -> Snapshot:
-    """Everything compared, in a form in which a difference can be printed."""
+def snapshot(leftovers: tuple[str, ...] = OWN) -> Snapshot:
+    """Everything compared, in a form in which a difference can be printed.
+
+    Of cgroups only those whose names begin with one of `leftovers`: this process' own, or LEFTOVERS when no other
+    process of the run is at work any more.
+    """
     return {
         "mount": _mounts(),
         "interface": _interfaces(),
-        "cgroup": _cgroups(),
+        "cgroup": _cgroups(leftovers),
         "device": _devices(),
         "setting": _settings(),
     }
@@ -66,7 +71,7 @@ def _owner(path: str) -> str:
     return f"{entry.st_uid}:{entry.st_gid} {stat.filemode(entry.st_mode)}"
 
 
-def _cgroups() -> dict[str, str]:
+def _cgroups(leftovers: tuple[str, ...]) -> dict[str, str]:
     """Owners of every hierarchy's root and of the files in it, and directories that only a test can have made."""
     result = {}
     roots = {cgroup2_mount()}
@@ -79,7 +84,7 @@ def _cgroups() -> dict[str, str]:
             try:
                 if not os.path.isdir(path):
                     result[path] = _owner(path)
-                elif name.startswith(LEFTOVERS):
+                elif name.startswith(leftovers):
                     result[path] = "a test's cgroup"
             except FileNotFoundError:
                 continue  # another run's, and gone since it was listed

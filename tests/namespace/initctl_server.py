@@ -174,9 +174,9 @@ class Server:
         return self.heard()
 
 
-def pss_kib(pid: int) -> int:
+def written_kib(pid: int) -> int:
     rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
-    return next(int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Pss:"))
+    return next(int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Private_Dirty:"))
 
 
 def pending(fifo: Path) -> int:

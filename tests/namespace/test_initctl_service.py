@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from lcinit.control.initctl import INIT_CMD_SETENV, Request, runlevel_request
-from tests.namespace.initctl_server import LOOPS, POWEROFF, REBOOT, Server, pending, pss_kib, wait_until
+from tests.namespace.initctl_server import LOOPS, POWEROFF, REBOOT, Server, pending, written_kib, wait_until
 
 
 @pytest.fixture(params=LOOPS)
@@ -109,7 +109,7 @@ def test_writers_that_come_and_go_leave_it_asleep_for_ten_seconds(start: Callabl
 @pytest.mark.row(27)
 def test_a_flood_costs_little_and_is_not_kept(start: Callable[[], Server]) -> None:
     server = start()
-    memory = pss_kib(server.process.pid)
+    memory = written_kib(server.process.pid)
     before = server.ticks(), server.wake_ups()
     end = time.monotonic() + 2
     fd = os.open(server.fifo, os.O_WRONLY | os.O_NONBLOCK)
@@ -125,7 +125,7 @@ def test_a_flood_costs_little_and_is_not_kept(start: Callable[[], Server]) -> No
     assert wait_until(lambda: pending(server.fifo) == 0)
     server.write(POWEROFF)
     assert wait_until(lambda: server.words() == ["poweroff"])
-    assert pss_kib(server.process.pid) - memory < 1024
+    assert written_kib(server.process.pid) - memory < 1024
 
 
 def test_ten_thousand_requests_of_eight_writers_are_all_acted_on(start: Callable[[], Server]) -> None:

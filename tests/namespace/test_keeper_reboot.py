@@ -24,7 +24,7 @@ from tests.namespace.reboot_rig import POWER_OFF, RESTART, Guest, forked, reboot
 pytestmark = needs_root
 
 FLOOD = 100_000
-MOST_PSS = 9 * 1024  # KiB
+MOST_PSS = 11 * 1024  # KiB, with nothing of it shared
 
 
 @contextmanager
@@ -51,6 +51,12 @@ def keeper_of(guest: Guest, directory: Path) -> Iterator[int]:
     os.waitpid(pid, 0)
 
 
+def written(pid: int) -> int:
+    """KiB that are its own because it has written to them, whoever else runs the same program."""
+    with open(f"/proc/{pid}/smaps_rollup") as file:
+        return next(int(line.split()[1]) for line in file if line.startswith("Private_Dirty:"))
+
+
 def pss(pid: int) -> int:
     """KiB."""
     with open(f"/proc/{pid}/smaps_rollup") as file:
@@ -75,8 +81,8 @@ def test_a_flood_of_refused_calls_costs_the_keeper_no_memory_and_keeps_it_from_n
         guest = Guest(script)
         with keeper_of(guest, tmp_path) as pid:
             time.sleep(0.5)
-            before, descriptors = pss(pid), len(os.listdir(f"/proc/{pid}/fd"))
-            assert before <= MOST_PSS
+            before, descriptors = written(pid), len(os.listdir(f"/proc/{pid}/fd"))
+            assert pss(pid) <= MOST_PSS
             fifo = os.open(tmp_path / "initctl", os.O_WRONLY | os.O_NONBLOCK)
             os.write(fifo, runlevel_request("0").pack())
             asked = time.monotonic()
@@ -85,7 +91,7 @@ def test_a_flood_of_refused_calls_costs_the_keeper_no_memory_and_keeps_it_from_n
             assert heard, "the flood kept the keeper from the FIFO"
             assert not select.select([guest.report], [], [], 0)[0], "the flood was over before"
             assert guest.result() is True
-            assert pss(pid) <= before + 256
+            assert written(pid) <= before + 256
             assert len(os.listdir(f"/proc/{pid}/fd")) <= descriptors  # that many in the middle of a call
             spent = ticks(pid)
             time.sleep(0.5)  # nobody can call any more: the listener has hung up for good
