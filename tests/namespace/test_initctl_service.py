@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from lcinit.control.initctl import INIT_CMD_SETENV, Request, runlevel_request
-from tests.namespace.initctl_server import LOOPS, POWEROFF, REBOOT, Server, pending, written_kib, wait_until
+from tests.namespace.initctl_server import LOOPS, POWEROFF, REBOOT, Server, pending, wait_until, written_kib
 
 
 @pytest.fixture(params=LOOPS)
