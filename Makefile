@@ -4,6 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 BOOT_ROOT ?= build/boot-root
 
+# What failed while several files ran at once is run again with the machine to itself: what needs quiet passes then, and
+# what is wrong fails again. Nothing is run, and that is a failure, if it was the machine that was found changed.
+ALONE := $(BIN)/python -m pytest --last-failed --last-failed-no-failures none $(PYTEST_ARGS)
+
 .PHONY: demo test check format bench boot-root clean
 
 demo: $(VENV)/run
@@ -11,7 +15,7 @@ demo: $(VENV)/run
 
 test: $(VENV)/dev
 	tests/lab/install
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile $(PYTEST_ARGS)
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile $(PYTEST_ARGS) || $(ALONE)
 
 check: $(VENV)/dev
 	$(BIN)/ruff format --check .
