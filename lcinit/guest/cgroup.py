@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator
 
 # Seconds before each look at a cgroup whose last process was just reaped: the kernel lets go of it a little later.
-EMPTYING = (0, 0.001, 0.004, 0.02, 0.1, 0.4)
+EMPTYING = (0, 0.0002, 0.0003, 0.0005, 0.001, 0.002, 0.004, 0.02, 0.1, 0.4)
 COUNTED = 1000  # cgroups that are looked into to say how many processes there are: some ten milliseconds
 _ABSENT = (errno.ENOENT, errno.ENODEV, errno.EOPNOTSUPP, errno.EACCES, errno.EPERM)
 
