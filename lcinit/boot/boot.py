@@ -15,7 +15,7 @@ from lcinit.config.values import Config
 from lcinit.errors import LcinitError, SystemFailure
 from lcinit.plan.build import build
 from lcinit.plan.facts import Machine
-from lcinit.plan.guest import command, guest_root_owner
+from lcinit.plan.guest import command, guest_root_owner, root_of
 from lcinit.supervisor.loop import run
 
 TYPE_CHECKING = False
@@ -43,17 +43,16 @@ def init(
     """
     world: World | None = None
     try:
-        machine = _look(frozenset({reading.pid}))
+        machine = look(frozenset({reading.pid}))
         config = reading.result()
         machine, plan = prepare(config, machine, arguments, override_exec=override_exec)
         _configure_log(config)
         for warning in plan.warnings:
             log.warning(warning)
-        world = World(config, plan, guest_root_owner(config), root_of(config), main)
-        world.machine = machine
+        world = world_of(config, machine, plan, main)
         if plan.supervision is not None:
             return stay(world)
-        run(_boot(world))
+        run(Runner(world).run())
     except LcinitError as error:
         log.error(str(error))
         if world is not None and world.config.exec.on_failure == "shell" and not _stop_was_asked(world):
@@ -69,7 +68,7 @@ def init(
 
 def look_and_plan(config: Config, arguments: tuple[str, ...], *, override_exec: bool) -> tuple[Machine, Plan]:
     """What `init` would run here, without running it."""
-    return prepare(config, _look(), arguments, override_exec=override_exec)
+    return prepare(config, look(), arguments, override_exec=override_exec)
 
 
 def prepare(
@@ -81,16 +80,19 @@ def prepare(
     return machine, build(config, machine, argv)
 
 
-def _look(children: frozenset[int] = frozenset()) -> Machine:
+def look(children: frozenset[int] = frozenset()) -> Machine:
+    """The facts of this machine; `children` as for `probe`. Raises SystemFailure."""
     try:
         return probe(children)
     except OSError as error:
         raise SystemFailure.from_os_error("look at this machine", error, hint="is /proc mounted?") from error
 
 
-def root_of(config: Config) -> str:
-    """The guest root's path; "/" where the boot root is kept."""
-    return config.root.path if config.root.mode != "none" and config.root.path else "/"
+def world_of(config: Config, machine: Machine, plan: Plan, main: Callable[[list[str]], int]) -> World:
+    """The state with which the plan's first step begins."""
+    world = World(config, plan, guest_root_owner(config), root_of(config), main)
+    world.machine = machine
+    return world
 
 
 def _stop_was_asked(world: World) -> bool:
@@ -102,9 +104,3 @@ def _configure_log(config: Config) -> None:
         log.configure(config.log.level, config.log.format, config.log.file)
     except OSError as error:
         raise SystemFailure.from_os_error(f"open log.file {config.log.file}", error) from error
-
-
-async def _boot(world: World) -> None:
-    last = world.plan.steps[-1]
-    world.guest_environment = last.environment  # type: ignore[attr-defined]
-    await Runner(world).run()

@@ -76,7 +76,7 @@ def _begin(theirs: socket.socket, world: World, number: int, supervisor: int) ->
 
 def _build(runner: Runner, number: int) -> Never:
     oom.give_back(runner.world)
-    split = run(_steps(runner, number))
+    split = run(runner.run(number))
     step = runner.world.plan.steps[split]
     if not isinstance(step, s.CloneLeader):
         raise AssertionError(f"the builder cannot go on at {step.kind}")
@@ -117,14 +117,8 @@ def _lead(runner: Runner, number: int) -> Never:
     """In the leader, the guest's PID 1: ends by the exec of the guest's init."""
     runner.world.forget_processes()
     runner.leader = os.getpid()
-    run(_steps(runner, number))
+    run(runner.run(number))
     raise AssertionError("a plan ends by exec")
-
-
-async def _steps(runner: Runner, number: int) -> int:
-    world = runner.world
-    world.guest_environment = world.plan.steps[-1].environment  # type: ignore[attr-defined]
-    return await runner.run(number)
 
 
 def _tell_failure(report: Report, do: Any, *arguments: Any) -> Never:

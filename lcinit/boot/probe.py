@@ -12,6 +12,7 @@ from lcinit.config.values import Config
 from lcinit.errors import LcinitError
 from lcinit.linux import capabilities, files, namespaces, process, seccomp
 from lcinit.plan.facts import Console, Guest, Interface, Machine
+from lcinit.plan.guest import root_of
 from lcinit.plan.managers import MANAGERS, recognise
 
 # What a kernel without the thing, or a manager that forbids to look at it, answers.
@@ -181,9 +182,8 @@ def look_at_guest(config: Config, command: str) -> Guest | None:
     """What stands at the guest root now; None when there is nothing, or `setup.before` has yet to bring it."""
     if config.setup.before:
         return None
-    path = config.root.path if config.root.mode != "none" and config.root.path else "/"
     try:
-        root = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        root = os.open(root_of(config), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError:
         return None
     try:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from lcinit.config.values import Config
     from lcinit.plan.build import Plan
     from lcinit.plan.facts import Machine
-    from lcinit.plan.steps import RunCommand
+    from lcinit.plan.steps import ExecInit, RunCommand
 
 
 class World:
@@ -62,12 +62,17 @@ class World:
         self.machine: Machine | None = None
         self.oom_score_adj: int | None = None
         self.outer_environment = dict(os.environ)
-        self.guest_environment: tuple[tuple[str, str], ...] = ()
         self.reaper = Reaper()
         self.watch: SignalWatch | None = None
         self.supervised = False  # whether somebody else takes the signals from here on
         self.phase_started: dict[str, float] = {}
         self.phase_seconds: dict[str, float] = {}
+
+    @property
+    def guest_environment(self) -> tuple[tuple[str, str], ...]:
+        """The whole environment of the guest's init, which the commands in its root get too."""
+        last: ExecInit = self.plan.steps[-1]  # type: ignore[assignment]
+        return last.environment
 
     def phase_left(self, step: RunCommand) -> float | None:
         """Seconds until the phase of a command must be over; None without a limit."""

@@ -7,7 +7,7 @@ guest goes on under the configuration that the lcinit before this one had.
 from __future__ import annotations
 
 from lcinit import log
-from lcinit.boot.boot import prepare, root_of
+from lcinit.boot.boot import prepare, world_of
 from lcinit.boot.namespaces import forbid_dumping
 from lcinit.boot.probe import probe
 from lcinit.boot.reading import Reading, from_plain, to_plain
@@ -16,7 +16,6 @@ from lcinit.errors import LcinitError, SystemFailure
 from lcinit.guest.reexec import read_state
 from lcinit.linux import process, signals
 from lcinit.plan.facts import Cgroup
-from lcinit.plan.guest import guest_root_owner
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -117,8 +116,7 @@ def _world(handed: Handed, invocation: Invocation, *, rehearsal: bool) -> World:
     # as it was found before there was a guest in it
     machine = probe().replace(cgroup=cgroup)
     machine, plan = prepare(config, machine, invocation.arguments, override_exec=invocation.override_exec)
-    world = World(config, plan, guest_root_owner(config), root_of(config), invocation.main)
-    world.machine = machine
+    world = world_of(config, machine, plan, invocation.main)
     world.control = facts["control"]
     world.oom_score_adj = facts.get("oom_score_adj")
     return world

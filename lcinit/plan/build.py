@@ -14,7 +14,7 @@ from lcinit.plan.cgroup import cgroup_step
 from lcinit.plan.devices import device_steps
 from lcinit.plan.facts import Machine
 from lcinit.plan.first import ENDS_IN_PANIC, first_steps
-from lcinit.plan.guest import guest_environment, guest_root_owner
+from lcinit.plan.guest import guest_environment, guest_root_owner, root_of
 from lcinit.plan.inits import refuse_init
 from lcinit.plan.managers import MANAGERS
 from lcinit.plan.network import interfaces_to_move
@@ -76,7 +76,7 @@ class _Builder:
         self.warnings: list[str] = []
         self.owner = guest_root_owner(config)
         self.set_up = config.setup.mode != "none"
-        self.root = config.root.path if config.root.mode != "none" and config.root.path else "/"
+        self.root = root_of(config)
         self.manager = config.setup.mode if config.setup.mode in MANAGERS else machine.manager
         self.supervision = supervision(config, machine, self.manager)
         self.nested = self.supervision is not None and self.supervision.pid == "nested"

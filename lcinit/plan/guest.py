@@ -10,6 +10,11 @@ from lcinit.plan.managers import COMMON_ENVIRONMENT, MANAGERS
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
+def root_of(config: Config) -> str:
+    """The guest root's path; "/" where the boot root is kept."""
+    return config.root.path if config.root.mode != "none" and config.root.path else "/"
+
+
 def guest_root_owner(config: Config) -> tuple[int, int]:
     """The outer uid and gid of the guest's root."""
     if config.id_map is None:

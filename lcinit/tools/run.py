@@ -14,18 +14,16 @@ import os
 import stat
 
 from lcinit import log
-from lcinit.boot.boot import prepare, root_of
+from lcinit.boot.boot import look, prepare, world_of
 from lcinit.boot.guest import identify
 from lcinit.boot.own import program
-from lcinit.boot.probe import probe
-from lcinit.boot.world import World
 from lcinit.config.idmaps import range_text
 from lcinit.config.load import load
 from lcinit.config.values import Command, Config, Exec, IdMap, IdRange, Log, Namespaces, Network, Root, Setup
 from lcinit.errors import EX_NOPERM, EX_NOT_FOUND, LcinitError, SystemFailure, UsageError
 from lcinit.linux import process
-from lcinit.plan.facts import Console, Machine
-from lcinit.plan.guest import command, guest_root_owner
+from lcinit.plan.facts import Console
+from lcinit.plan.guest import command, root_of
 from lcinit.tools import caller, user_namespace
 from lcinit.tools.contain_options import Choice, Options, choose
 
@@ -132,7 +130,7 @@ def supervise(config: Config, options: Options, main: Callable[[list[str]], int]
     user_namespace.refuse_where_disabled()
     user_namespace.own_namespaces()
     _check_command(config, options)
-    machine = _look()
+    machine = look()
     if options.plain_streams:
         machine = machine.replace(console=Console(terminal=False, own=False, lent=True))
     machine, plan = prepare(config, machine, options.command, override_exec=False)
@@ -142,7 +140,7 @@ def supervise(config: Config, options: Options, main: Callable[[list[str]], int]
         log.warning(warning)
     process.set_name("contain" if options.name == "contain" else "lcinit")  # an interpreter's says nothing to pgrep(1)
     process.set_child_subreaper(True)
-    world = World(config, plan, guest_root_owner(config), root_of(config), main)
+    world = world_of(config, machine, plan, main)
     world.control = None  # /run is the caller's machine's, and others may run guests too
     from lcinit.guest.stay import stay
 
@@ -157,13 +155,6 @@ def _as_a_launcher(plan: Plan) -> Plan:
     on_reboot = "restart" if rules.on_reboot == "propagate" else rules.on_reboot
     rules = rules.replace(on_reboot=on_reboot, may_reboot=False, first=False, int_reboots=False, hup_reboots=False)
     return plan.replace(supervision=rules)
-
-
-def _look() -> Machine:
-    try:
-        return probe()
-    except OSError as error:
-        raise SystemFailure.from_os_error("look at this machine", error, hint="is /proc mounted?") from error
 
 
 def _check_command(config: Config, options: Options) -> None:
