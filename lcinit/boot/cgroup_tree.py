@@ -82,8 +82,25 @@ def removal(top: int) -> Iterator[None]:
 def limit(directory: int) -> None:
     """Bound what may be made below a new cgroup. OSError; a kernel before 4.14 has no such files (ENOENT)."""
     for name, most in LIMITS.items():
-        file = os.open(name, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
-        try:
-            os.write(file, b"%d" % most)
-        finally:
-            os.close(file)
+        write(directory, name, b"%d" % most)
+
+
+def write(directory: int, name: str, data: bytes) -> None:
+    """One write to a file of a cgroup. Raises OSError."""
+    file = os.open(name, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+    try:
+        os.write(file, data)
+    finally:
+        os.close(file)
+
+
+def read(directory: int, name: str) -> bytes:
+    """All of a file of a cgroup. Raises OSError."""
+    file = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+    try:
+        chunks = []
+        while chunk := os.read(file, 1 << 16):
+            chunks.append(chunk)
+    finally:
+        os.close(file)
+    return b"".join(chunks)

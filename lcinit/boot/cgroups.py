@@ -7,7 +7,7 @@ import fcntl
 import os
 
 from lcinit import log
-from lcinit.boot.cgroup_tree import children, limit, removal
+from lcinit.boot.cgroup_tree import children, limit, read, removal, write
 from lcinit.boot.world import World
 from lcinit.errors import SystemFailure
 from lcinit.linux import files, mount, namespaces
@@ -78,11 +78,7 @@ def look_at_own(procfs: int, own: frozenset[int] = frozenset(), *, first: bool =
 
 
 def _look_at(directory: int, path: str, own: frozenset[int]) -> Cgroup:
-    procs = os.open("cgroup.procs", os.O_RDONLY | os.O_CLOEXEC, dir_fd=directory)
-    try:
-        pids = {int(pid) for pid in os.read(procs, 1 << 16).split()}
-    finally:
-        os.close(procs)
+    pids = {int(pid) for pid in read(directory, "cgroup.procs").split()}
     names = os.listdir(directory)
     return Cgroup(
         path=path,
@@ -152,18 +148,14 @@ def make_keeper_cgroup(world: World) -> int:
 
 def _controllers(directory: int) -> list[str]:
     """What the cgroup above lets this one have."""
-    file = os.open("cgroup.controllers", os.O_RDONLY | os.O_CLOEXEC, dir_fd=directory)
-    try:
-        return os.read(file, 4096).decode("ascii").split()
-    finally:
-        os.close(file)
+    return read(directory, "cgroup.controllers").decode("ascii").split()
 
 
 def _enable_controllers(directory: int) -> None:
     """Each for itself: one that cannot be had now, as cpu while there are real-time processes, keeps no other away."""
     for name in _controllers(directory):
         try:
-            _write(directory, "cgroup.subtree_control", f"+{name}".encode())
+            write(directory, "cgroup.subtree_control", f"+{name}".encode())
         except OSError as error:
             log.warning(f"the guest has no cgroup controller {name}: {error.strerror}")
 
@@ -177,7 +169,7 @@ def _leave(directory: int, supervisor: int) -> None:
     leaf = os.open(SUPERVISOR, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
     try:
         for pid in (supervisor, os.getpid()):
-            _write(leaf, "cgroup.procs", b"%d" % pid)
+            write(leaf, "cgroup.procs", b"%d" % pid)
     finally:
         os.close(leaf)
 
@@ -204,7 +196,7 @@ def _make_child(parent: int, *, enter: bool) -> int:
         if not enter:
             return child
         try:
-            _write(child, "cgroup.procs", b"0")
+            write(child, "cgroup.procs", b"0")
         except FileNotFoundError:
             os.close(child)
             continue
@@ -246,14 +238,6 @@ def _remove_empty(parent: int, name: str) -> None:
         return  # somebody lives there or is about to, or it went by itself
     finally:
         os.close(directory)
-
-
-def _write(directory: int, name: str, data: bytes) -> None:
-    file = os.open(name, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
-    try:
-        os.write(file, data)
-    finally:
-        os.close(file)
 
 
 def _give(directory: int, names: tuple[str, ...], owner: tuple[int, int]) -> None:

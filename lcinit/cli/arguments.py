@@ -35,3 +35,16 @@ def tool_parser(program: str, description: str, epilog: str, usage: str, *, shor
         parser.add_argument("--help", action="help", help="show this help message and exit")
     parser.add_argument("--version", action="version", version=f"{program} (lcinit) {__version__}")
     return parser
+
+
+def add_rest(parser: ArgumentParser, name: str, metavar: str, what: str) -> None:
+    """All words from here on, options or not, are the argument `name`; there may be none."""
+    import argparse
+
+    rest = parser.add_argument(name, metavar=metavar, nargs=argparse.REMAINDER, help=what)
+    rest.required = False  # argparse names it among what is missing else
+
+
+def without_dashes(words: list[str]) -> list[str]:
+    """The command in such words, without the `--` before it."""
+    return words[1:] if words[:1] == ["--"] else words

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from lcinit.cli.arguments import tool_parser
-from lcinit.cli.inject import add_user, told, user_of, without_dashes
+from lcinit.cli.arguments import add_rest, tool_parser, without_dashes
+from lcinit.cli.inject import add_user, told, user_of
 from lcinit.cli.privileges import require_root
 
 _DESCRIPTION = """\
@@ -32,15 +32,12 @@ no guest runs or a call failed, 77 not root, 78 no such user.
 
 def run(args: list[str], program: str) -> int:
     """Run it; its exit status. Raises LcinitError."""
-    import argparse
-
     from lcinit.control.client import PATH
 
     parser = tool_parser(program, _DESCRIPTION, _EPILOG, "[-u USER] [--socket PATH] [--] [COMMAND [ARG...]]")
     add_user(parser)
     parser.add_argument("--socket", metavar="PATH", default=PATH, help=f"the control socket ({PATH})")
-    rest = parser.add_argument("command", metavar="COMMAND", nargs=argparse.REMAINDER, help="what to run in the guest")
-    rest.required = False  # argparse names it among what is missing else
+    add_rest(parser, "command", "COMMAND", "what to run in the guest")
     options = parser.parse_args(args)
     require_root("enter the guest")
     from lcinit.tools.attach import attach

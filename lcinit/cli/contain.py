@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lcinit.cli.arguments import tool_parser
+from lcinit.cli.arguments import add_rest, tool_parser, without_dashes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -46,8 +46,6 @@ def run(args: list[str], program: str = "contain") -> int:
 
 def run_guest(args: list[str], program: str, name: Literal["run", "contain"], epilog: str, target: str) -> int:
     """What both names do: `target` is the name of the first argument."""
-    import argparse
-
     usage = f"[-cn] [-u MAP] [-g MAP] [-i CMD] [-o CMD] {target} [CMD [ARG...]]"
     parser = tool_parser(program, DESCRIPTION, epilog, usage)
     parser.add_argument("-c", dest="plain_streams", action="store_true", help="no terminal of its own for the guest")
@@ -57,12 +55,9 @@ def run_guest(args: list[str], program: str, name: Literal["run", "contain"], ep
     parser.add_argument("-i", dest="inside", metavar="CMD", help="run it in a shell inside before the guest starts")
     parser.add_argument("-o", dest="outside", metavar="CMD", help="run it in a shell outside before the guest starts")
     parser.add_argument("target", metavar=target, help="the guest's root directory")
-    rest = parser.add_argument("command", metavar="CMD", nargs=argparse.REMAINDER, help="what runs (default: /bin/sh)")
-    rest.required = False
+    add_rest(parser, "command", "CMD", "what runs (default: /bin/sh)")
     options = vars(parser.parse_args(args))
-    if options["command"][:1] == ["--"]:
-        options["command"] = options["command"][1:]
-    options["command"] = tuple(options["command"])
+    options["command"] = tuple(without_dashes(options["command"]))
 
     from lcinit.cli.init import take_streams
     from lcinit.cli.main import main

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from lcinit.cli.arguments import tool_parser
+from lcinit.cli.arguments import add_rest, tool_parser, without_dashes
 from lcinit.cli.privileges import require_root
 
 TYPE_CHECKING = False
@@ -37,13 +37,10 @@ the container or a call failed, 77 not root, 78 no such user.
 
 def run(args: list[str], program: str = "inject") -> int:
     """Run it; its exit status. Raises LcinitError."""
-    import argparse
-
     parser = tool_parser(program, _DESCRIPTION, _EPILOG, "[-u USER] PID [--] [COMMAND [ARG...]]")
     add_user(parser)
     parser.add_argument("pid", metavar="PID", help="a process of the container, or the one that started it")
-    rest = parser.add_argument("command", metavar="COMMAND", nargs=argparse.REMAINDER, help="what to run in it")
-    rest.required = False  # argparse names it among what is missing else
+    add_rest(parser, "command", "COMMAND", "what to run in it")
     options = parser.parse_args(args)
     if not (options.pid.isascii() and options.pid.isdigit() and 0 < int(options.pid) < 2**22):
         parser.error(f"{options.pid!r} is no PID")
@@ -63,11 +60,6 @@ def add_user(parser: ArgumentParser) -> None:
 def user_of(text: str) -> str | int:
     """What the option means: a number where it looks like one."""
     return int(text) if text.isascii() and text.isdigit() and len(text) <= 10 else text
-
-
-def without_dashes(words: list[str]) -> list[str]:
-    """The command, without the `--` before it."""
-    return words[1:] if words[:1] == ["--"] else words
 
 
 def told(end: End, program: str) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from lcinit.cli.arguments import tool_parser
+from lcinit.cli.arguments import add_rest, tool_parser, without_dashes
 from lcinit.tools.mount_idmapped import enter_and_execute, mount_idmapped, parse_maps
 
 _DESCRIPTION = """\
@@ -43,20 +43,15 @@ _USAGE = """[--map-mount=MAP]... [--recursive] SOURCE TARGET
 
 def run(args: list[str], program: str = "mount-idmapped") -> int:
     """Mount it; 0, or no return with --map-caller. Raises LcinitError."""
-    import argparse
-
     parser = tool_parser(program, _DESCRIPTION, _EPILOG, _USAGE.format(program))
     parser.add_argument("--map-mount", metavar="MAP", action="append", default=[], help="how ids appear in the mount")
     parser.add_argument("--map-caller", metavar="MAP", action="append", default=[], help="run COMMAND with this map")
     parser.add_argument("--recursive", action="store_true", help="bring the mounts below SOURCE along, mapped alike")
     parser.add_argument("source", metavar="SOURCE", help="what to mount: a directory or a file")
     parser.add_argument("target", metavar="TARGET", help="where to mount it")
-    rest = parser.add_argument(
-        "command", metavar="COMMAND", nargs=argparse.REMAINDER, help="what runs with --map-caller"
-    )
-    rest.required = False  # argparse names it among what is missing else
+    add_rest(parser, "command", "COMMAND", "what runs with --map-caller")
     options = parser.parse_args(args)
-    command = options.command[1:] if options.command[:1] == ["--"] else options.command
+    command = without_dashes(options.command)
     if command and not options.map_caller:
         parser.error("a COMMAND needs --map-caller")
     maps, caller = parse_maps(options.map_mount), parse_maps(options.map_caller)

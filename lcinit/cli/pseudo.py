@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lcinit.cli.arguments import tool_parser
+from lcinit.cli.arguments import add_rest, tool_parser, without_dashes
 
 _DESCRIPTION = """\
 Run CMD, or the shell of $SHELL, as root of a new user namespace. Nothing else is new: files, network, processes and
@@ -29,16 +29,13 @@ there is no map to choose.
 
 def run(args: list[str], program: str = "pseudo") -> int:
     """No return but by exec. Raises LcinitError."""
-    import argparse
-
     parser = tool_parser(program, _DESCRIPTION, _EPILOG, "[-u MAP] [-g MAP] [CMD [ARG...]]")
     parser.add_argument("-u", dest="users", metavar="MAP", help="the uid map")
     parser.add_argument("-g", dest="groups", metavar="MAP", help="the gid map")
-    parser.add_argument("command", metavar="CMD", nargs=argparse.REMAINDER, help="what runs (default: a shell)")
+    add_rest(parser, "command", "CMD", "what runs (default: a shell)")
     options = parser.parse_args(args)
-    command = options.command[1:] if options.command[:1] == ["--"] else options.command
     from lcinit.cli.privileges import refuse_setuid
     from lcinit.tools import pseudo
 
     refuse_setuid()
-    pseudo.run(options.users, options.groups, command)
+    pseudo.run(options.users, options.groups, without_dashes(options.command))

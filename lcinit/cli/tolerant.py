@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lcinit.cli.arguments import tool_parser
+from lcinit.cli.arguments import add_rest, tool_parser
 from lcinit.tools.tolerant import run as run_tolerantly
 
 _DESCRIPTION = """\
@@ -32,12 +32,9 @@ exit status: that of the program, or of the first that failed; 128+N when signal
 
 def run(args: list[str], program: str = "tolerant") -> int:
     """Run it: the exit status, or no return for a file. Raises LcinitError."""
-    import argparse
-
     parser = tool_parser(program, _DESCRIPTION, _EPILOG, "PATH [ARG...]")
     parser.add_argument("path", metavar="PATH", help="a file, a directory or a bare name")
-    rest = parser.add_argument("arguments", metavar="ARG", nargs=argparse.REMAINDER, help="given to each program")
-    rest.required = False  # argparse names it among what is missing else
+    add_rest(parser, "arguments", "ARG", "given to each program")
     options = parser.parse_args(args)
     if not options.path or "\0" in options.path:
         parser.error("PATH may not be empty")

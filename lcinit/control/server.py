@@ -60,11 +60,6 @@ class Server:
         self._accepting = False
         self._accept(True)
 
-    def descriptors(self) -> list[int]:
-        """All that it holds."""
-        held = [self.listener.fileno(), *(client.fileno() for client in self._clients)]
-        return held if self._reserve < 0 else [*held, self._reserve]
-
     def clients(self) -> int:
         """How many are connected."""
         return len(self._clients)

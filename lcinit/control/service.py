@@ -69,10 +69,6 @@ class ControlServer:
             self._server = None
             self._remove()
 
-    def fds(self) -> list[int]:
-        """Every descriptor that it holds: all are close-on-exec."""
-        return [] if self._server is None else self._server.descriptors()
-
     def listening_fd(self) -> int:
         """The listening socket, for `adopt` of the lcinit that replaces this one; -1 while there is none."""
         return -1 if self._server is None else self._server.listener.fileno()

@@ -10,7 +10,7 @@ import errno
 import os
 
 from lcinit import log
-from lcinit.boot.cgroup_tree import children, removal, walk
+from lcinit.boot.cgroup_tree import children, read, removal, walk, write
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -121,11 +121,7 @@ def _write(directory: int, name: str, data: bytes) -> bool:
     if directory < 0:
         return False
     try:
-        file = os.open(name, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
-        try:
-            os.write(file, data)
-        finally:
-            os.close(file)
+        write(directory, name, data)
     except OSError as error:
         if error.errno not in _ABSENT:
             raise
@@ -137,18 +133,11 @@ def _read(directory: int, name: str) -> str:
     if directory < 0:
         return ""
     try:
-        file = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
-        try:
-            chunks = []
-            while chunk := os.read(file, 1 << 16):
-                chunks.append(chunk)
-        finally:
-            os.close(file)
+        return read(directory, name).decode("ascii", "replace")
     except OSError as error:
         if error.errno not in _ABSENT:
             raise
         return ""
-    return b"".join(chunks).decode("ascii", "replace")
 
 
 def _pairs(directory: int, name: str) -> dict[str, int]:

@@ -51,7 +51,7 @@ class Early:
     def __init__(self, world: World, forked: tuple[int, Reports]) -> None:
         self.heard = Heard()
         self._world = world
-        self._builder, self._reports = forked
+        self._reports = forked[1]
         self._leader = -1
         self._told: set[str] = set()
         self._ends: float | None = None
