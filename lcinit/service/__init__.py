@@ -1,0 +1,1 @@
+"""Services: what lcinit supervises where it is the guest's own init."""
