@@ -125,9 +125,9 @@ class Service(Record):
 class ServicePart(Record):
     """What one file, or the inline mapping, says of a service: only the fields that it names, and where they stand.
 
-    `values` are pairs of a field of Service and its value; later parts go over earlier ones, field by field.
+    `given` are pairs of a field of Service and its value; later parts go over earlier ones, field by field.
     """
 
     name: str
     origin: str
-    values: tuple[tuple[str, Any], ...] = ()
+    given: tuple[tuple[str, Any], ...] = ()
