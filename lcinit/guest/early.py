@@ -12,7 +12,7 @@ import select
 import time
 
 from lcinit import log
-from lcinit.guest import cgroup
+from lcinit.boot import cgroup_control as cgroup
 from lcinit.linux import signals
 from lcinit.linux.signals import SignalFd
 from lcinit.supervisor.guest_state import Action, Event, Rules, State, transition

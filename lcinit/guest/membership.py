@@ -9,9 +9,9 @@ import errno
 import os
 
 from lcinit import log
+from lcinit.boot import cgroup_control as cgroup
 from lcinit.boot.cgroups import open_hierarchy
 from lcinit.errors import SystemFailure
-from lcinit.guest import cgroup
 from lcinit.linux import files
 from lcinit.linux.mountinfo import MountInfo
 

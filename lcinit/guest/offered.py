@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 
 from lcinit import log
+from lcinit.boot import cgroup_control as cgroup
 from lcinit.errors import EX_UNAVAILABLE, LcinitError
-from lcinit.guest import cgroup, status
+from lcinit.guest import status
 from lcinit.linux.signals import SIGKILL
 from lcinit.plan import show
 

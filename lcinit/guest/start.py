@@ -8,7 +8,7 @@ import time
 
 from lcinit import log
 from lcinit.boot import builder
-from lcinit.guest import cgroup
+from lcinit.boot import cgroup_control as cgroup
 from lcinit.linux import process
 from lcinit.linux.signals import SIGKILL, SIGTERM
 

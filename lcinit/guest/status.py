@@ -6,7 +6,7 @@ import os
 import time
 
 from lcinit import __version__, log
-from lcinit.guest import cgroup
+from lcinit.boot import cgroup_control as cgroup
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -13,9 +13,10 @@ import time
 
 from lcinit import log
 from lcinit.boot import builder
+from lcinit.boot import cgroup_control as cgroup
 from lcinit.control.ratelimit import RateLimit
 from lcinit.errors import EX_UNAVAILABLE, LcinitError
-from lcinit.guest import cgroup, reexec, status
+from lcinit.guest import reexec, status
 from lcinit.guest.ask import Asker
 from lcinit.guest.chores import Chores
 from lcinit.guest.console import Console

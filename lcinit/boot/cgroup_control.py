@@ -1,4 +1,4 @@
-"""The guest's cgroup as its supervisor uses it: kill, freeze, and what it counts (cgroup v2 documentation).
+"""A cgroup as the one who supervises its processes uses it: kill, freeze, and what it counts (cgroup v2 documentation).
 
 The hierarchy's real root has none of these files, and a directory may be missing altogether: each function then says
 so by its value, and the caller has another way or none.
