@@ -106,22 +106,24 @@ class Reaper:
 class Status(int):
     """How a process ended, as a shell says it: its exit code, or 128 + the signal. `signal` is 0 for an exit.
 
-    The number alone does not tell a death by SIGINT from an exit with 130.
+    The number alone does not tell a death by SIGINT from an exit with 130. `core`: it left a core dump.
     """
 
     signal: int
+    core: bool
 
-    def __new__(cls, code: int = 0, signal: int = 0) -> Self:
+    def __new__(cls, code: int = 0, signal: int = 0, *, core: bool = False) -> Self:
         """From the exit code, or from the signal that ended it."""
         status = super().__new__(cls, 128 + signal if signal else code)
         status.signal = signal
+        status.core = core
         return status
 
 
 def status_of(wait_status: int) -> Status:
     """The status of a wait status of waitpid(2)."""
     code = os.waitstatus_to_exitcode(wait_status)
-    return Status(code) if code >= 0 else Status(signal=-code)
+    return Status(code) if code >= 0 else Status(signal=-code, core=os.WCOREDUMP(wait_status))
 
 
 def describe_status(status: Status) -> str:
