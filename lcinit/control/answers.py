@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 
-from lcinit import __version__
+from lcinit import __version__, log
 from lcinit.control.varlink import SERVICE, MethodError, Taker
+from lcinit.errors import LcinitError, SystemFailure
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from typing import Any, Protocol, TypeAlias
 
     from lcinit.control.varlink import Call
@@ -20,8 +21,10 @@ if TYPE_CHECKING:
         def close(self) -> object:
             """End it."""
 
-    Answer: TypeAlias = "dict[str, Any] | Follow | Upgrade"
+    Answer: TypeAlias = "dict[str, Any] | Follow | Later | Upgrade"
     Method = Callable[[Call, Taker], Answer]
+    Done = Callable[[dict[str, Any]], object]
+    Fail = Callable[[Exception], object]
 
 
 class Follow:
@@ -35,6 +38,17 @@ class Follow:
     ) -> None:
         self.take = take
         self.subscribe = subscribe
+
+
+class Later:
+    """One reply that comes when it is known; other clients are served meanwhile.
+
+    `begin` is called with `done(parameters)` and `fail(error)`, one of which is to be called once, now or later, in the
+    loop's own thread. It returns what is called when the client goes away first: that ends the waiting, not the work.
+    """
+
+    def __init__(self, begin: Callable[[Done, Fail], Callable[[], object]]) -> None:
+        self.begin = begin
 
 
 class Upgrade:
@@ -91,3 +105,43 @@ class Interfaces:
         if name not in self._texts:
             raise MethodError(f"{SERVICE}.InterfaceNotFound", interface=name)
         return {"description": self._texts[name]}
+
+
+# errors that every interface of lcinit's own has
+
+
+def failed(interface: str, error: LcinitError) -> MethodError:
+    """The interface's Failed."""
+    return MethodError(f"{interface}.Failed", message=error.message, hint=error.hint, exit_code=error.exit_code)
+
+
+def internal(call: Call, error: Exception) -> MethodError:
+    """The Internal of the interface that was called; the log gets the particulars."""
+    log.error(f"control: {call.method}: unexpected: {type(error).__name__}: {error}")
+    return MethodError(
+        f"{call.split()[0]}.Internal",
+        message=f"lcinit failed at {call.method} with {type(error).__name__}",
+        hint="this is a fault of lcinit's own; `lcinit logs` tells more",
+    )
+
+
+def invalid(parameter: str) -> MethodError:
+    """varlink's InvalidParameter."""
+    return MethodError(f"{SERVICE}.InvalidParameter", parameter=parameter)
+
+
+def with_errors_of(interface: str, methods: Mapping[str, Method]) -> dict[str, Method]:
+    """The methods, with what each cannot do as the interface's Failed."""
+    return {name: _with_errors_of(interface, method) for name, method in methods.items()}
+
+
+def _with_errors_of(interface: str, method: Method) -> Method:
+    def called(call: Call, taker: Taker) -> Answer:
+        try:
+            return method(call, taker)
+        except LcinitError as error:
+            raise failed(interface, error) from error
+        except OSError as error:
+            raise failed(interface, SystemFailure.from_os_error(f"do {call.split()[1]}", error)) from error
+
+    return called

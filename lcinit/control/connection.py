@@ -1,14 +1,16 @@
 """One client of the control socket: its calls in their order, its replies, and what may wait for it to read.
 
 Nothing here waits and nothing grows: a client that does not read is not read from either, so that at most one reply
-lies in wait; one that follows is given what is new when it has taken what was before; console output beyond a bound
-is dropped and counted.
+lies in wait; one that follows is given what is new when it has taken what was before; one that waits for a reply that
+comes later has nothing in wait; console output beyond a bound is dropped and counted.
 """
 
 from __future__ import annotations
 
+import select
+
 from lcinit import log
-from lcinit.control.answers import Follow, Upgrade
+from lcinit.control.answers import Follow, Later, Upgrade
 from lcinit.control.varlink import BrokenMessage, Call, Framer, MethodError, Reply, parse_call
 
 TYPE_CHECKING = False
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from asyncio import AbstractEventLoop, TimerHandle
     from collections.abc import Callable
     from socket import socket
+    from typing import Any
 
     from lcinit.control.answers import Answer, Closeable
 
@@ -60,6 +63,8 @@ class Connection:
         self._follow: Follow | None = None
         self._unsubscribe: Callable[[], None] | None = None
         self._woken = False
+        self._pending: Reply | None = None  # the call whose reply comes later
+        self._cancel: Callable[[], object] | None = None
         self._upgrade: Upgrade | None = None
         self._session: Closeable | None = None
         self._typed = b""
@@ -69,12 +74,16 @@ class Connection:
 
     @property
     def lasting(self) -> bool:
-        """Whether it follows something or has the console."""
-        return self._follow is not None or self._upgrade is not None
+        """Whether it follows something, has the console, or waits for a reply."""
+        return self._follow is not None or self._upgrade is not None or self._pending is not None
 
     def may_go(self, now: float) -> bool:
-        """Whether it may be closed to make room: it waits for nothing, or does not read what it asked for."""
-        return not self.lasting or (bool(self._output) and now - self.active > STUCK)
+        """Whether it may be closed to make room: it waits for nothing, does not read what it asked for, or is gone."""
+        return not self.lasting or (bool(self._output) and now - self.active > STUCK) or self.gone()
+
+    def gone(self) -> bool:
+        """Whether it went while it waits for a reply: once its calls have ended nothing is read that would tell."""
+        return self._at_end and self._hung_up()
 
     def fileno(self) -> int:
         """Its descriptor."""
@@ -91,6 +100,10 @@ class Connection:
             self._typing.cancel()
         if self._unsubscribe is not None:
             self._unsubscribe()
+        self._pending = None
+        if self._cancel is not None:
+            self._cancel()
+            self._cancel = None
         self._peer.close()
         self._ended(self)
         if self._session is not None:
@@ -129,17 +142,23 @@ class Connection:
         else:
             self._framer.feed(data)
             if self.lasting and not self._framer.room:
-                self._give_up(BrokenMessage("it calls without end while it follows"))
+                self._give_up(BrokenMessage("it calls without end while it follows or waits"))
             else:
                 self._serve()
 
     def _end_of_input(self) -> None:
-        if self.lasting:
+        # who has only shut its own side down still gets the reply to what it called
+        if self.lasting and (self._pending is None or self._hung_up()):
             self.close()
             return
         self._at_end = True
         self._read(False)
         self._serve()
+
+    def _hung_up(self) -> bool:
+        poll = select.poll()
+        poll.register(self._fd, 0)  # POLLHUP is told in any case: both sides are shut
+        return bool(poll.poll(0))
 
     def _give_up(self, error: BrokenMessage) -> None:
         self._broken(str(error))
@@ -167,22 +186,59 @@ class Connection:
 
     def _do(self, call: Call) -> None:
         reply = Reply(call, self._send)
+        self._tell(reply, lambda: self._begin(self._answer(call), reply))
+
+    def _begin(self, answer: Answer, reply: Reply) -> None:
+        if isinstance(answer, Follow):
+            self._begin_following(answer, reply)
+        elif isinstance(answer, Later):
+            self._begin_waiting(answer, reply)
+        elif isinstance(answer, Upgrade):
+            self._become_raw(answer, reply)
+        else:
+            reply.end(**answer)
+
+    def _tell(self, reply: Reply, do: Callable[[], object]) -> None:
+        """Do it, and reply with whatever goes wrong."""
         try:
-            answer = self._answer(call)
-            if isinstance(answer, Follow):
-                self._begin_following(answer, reply)
-            elif isinstance(answer, Upgrade):
-                self._become_raw(answer, reply)
-            else:
-                reply.end(**answer)
+            do()
         except MethodError as error:
             reply.fail(error)
         except Exception as error:
             if reply.done:
-                log.error(f"control: {call.method}: {type(error).__name__}: {error}")
+                log.error(f"control: {reply.call.method}: {type(error).__name__}: {error}")
                 self.close()
             else:
-                reply.fail(self._internal(call, error))
+                reply.fail(self._internal(reply.call, error))
+
+    def _begin_waiting(self, later: Later, reply: Reply) -> None:
+        if reply.call.oneway:
+            return
+
+        def done(parameters: dict[str, Any]) -> None:
+            self._end_waiting(reply, lambda: reply.end(**parameters))
+
+        def fail(error: Exception) -> None:
+            def failing() -> None:
+                raise error
+
+            self._end_waiting(reply, failing)
+
+        self._pending = reply
+        try:
+            cancel = later.begin(done, fail)
+        except BaseException:
+            self._pending = None
+            raise
+        if self._pending is reply:
+            self._cancel = cancel
+
+    def _end_waiting(self, reply: Reply, do: Callable[[], object]) -> None:
+        if self._pending is not reply:
+            return  # the client is gone
+        self._pending = self._cancel = None
+        self._tell(reply, do)
+        self._loop.call_soon(self._serve)  # what it called meanwhile; not now: somebody else's work calls this
 
     def _begin_following(self, follow: Follow, reply: Reply) -> None:
         if reply.call.oneway:

@@ -5,17 +5,17 @@ from __future__ import annotations
 import json
 
 from lcinit import log
-from lcinit.control.answers import Follow, Interfaces, Upgrade
+from lcinit.control.answers import Follow, Interfaces, Upgrade, invalid, with_errors_of
 from lcinit.control.varlink import SERVICE, MethodError
-from lcinit.errors import LcinitError, SystemFailure
+from lcinit.errors import EX_UNAVAILABLE, LcinitError
 from lcinit.linux.signals import signal_number
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any, Protocol
+    from typing import Any, Protocol, TypeGuard
 
-    from lcinit.control.answers import Answer, Closeable
+    from lcinit.control.answers import Answer, Closeable, Method
     from lcinit.control.varlink import Call, Taker
     from lcinit.supervisor.events import EventLog
 
@@ -34,14 +34,10 @@ if TYPE_CHECKING:
         def set_size(self, rows: int, columns: int) -> object:
             """The size that the guest's terminal has from now on."""
 
-    class Supervised(Protocol):
-        """What PID 1 offers in the supervising phase. Methods raise LcinitError for what cannot be done."""
+    class Served(Protocol):
+        """What PID 1 offers, whatever it supervises. Methods raise LcinitError for what cannot be done."""
 
         events: EventLog
-
-        @property
-        def console(self) -> Console | None:
-            """The guest's console, where it has one that is shared."""
 
         def status(self) -> dict[str, Any]:
             """The interface's Report."""
@@ -52,6 +48,16 @@ if TYPE_CHECKING:
         def request(self, word: str, origin: str, *, at_once: bool = False) -> None:
             """Begin poweroff, halt, reboot or restart; returns at once."""
 
+        def set_log_level(self, level: str) -> None:
+            """Log what has at least this level."""
+
+    class Supervised(Served, Protocol):
+        """What it offers besides where it supervises a guest with an init of its own."""
+
+        @property
+        def console(self) -> Console | None:
+            """The guest's console, where it has one that is shared."""
+
         def signal(self, number: int, whom: str) -> int:
             """Signal the `init` or `all`: how many processes."""
 
@@ -61,9 +67,6 @@ if TYPE_CHECKING:
         def thaw(self) -> None:
             """Let them go on."""
 
-        def set_log_level(self, level: str) -> None:
-            """Log what has at least this level."""
-
         def reexec(self) -> None:
             """Become the lcinit on disk."""
 
@@ -72,21 +75,6 @@ INTERFACE = "io.lcinit.Manager"
 WHOM = ("init", "all")
 REPLY_RECORDS = 100  # in one reply of a stream
 REPLY_BYTES = 512 * 1024  # of records in a reply that is the only one
-
-
-def failed(error: LcinitError) -> MethodError:
-    """The interface's Failed."""
-    return MethodError(f"{INTERFACE}.Failed", message=error.message, hint=error.hint, exit_code=error.exit_code)
-
-
-def internal(call: Call, error: Exception) -> MethodError:
-    """The interface's Internal; the log gets the particulars."""
-    log.error(f"control: {call.method}: unexpected: {type(error).__name__}: {error}")
-    return MethodError(
-        f"{INTERFACE}.Internal",
-        message=f"lcinit failed at {call.method} with {type(error).__name__}",
-        hint="this is a fault of lcinit's own; `lcinit logs` tells more",
-    )
 
 
 def access_denied() -> MethodError:
@@ -99,68 +87,58 @@ def access_denied() -> MethodError:
 
 
 class Manager:
-    """The methods over what PID 1 offers. `room_to_follow` says whether one more client may follow something."""
+    """The methods over what PID 1 offers. `room_to_follow` says whether one more client may follow something.
 
-    def __init__(self, supervised: Supervised, room_to_follow: Callable[[], bool]) -> None:
-        self._supervised = supervised
+    What only a guest with an init of its own has is refused where lcinit supervises services.
+    """
+
+    def __init__(self, served: Served, room_to_follow: Callable[[], bool]) -> None:
+        self._served = served
         self._room_to_follow = room_to_follow
 
     def serve_in(self, interfaces: Interfaces) -> None:
         """Add the interface to those that are served."""
-        methods = {
+        methods: dict[str, Method] = {
             "Status": self._status,
             "Plan": self._plan,
             **{word.capitalize(): self._request for word in ("poweroff", "halt", "reboot", "restart")},
-            "Signal": self._signal,
             "SetLogLevel": self._set_log_level,
             "Logs": self._logs,
             "Events": self._events,
-            "Freeze": self._freeze,
-            "Thaw": self._thaw,
-            "Reexec": self._reexec,
-            "OpenConsole": self._open_console,
-            "SetConsoleSize": self._set_console_size,
         }
-        interfaces.add(INTERFACE, {name: _in_own_errors(method) for name, method in methods.items()})
+        if _supervises_a_guest(self._served):
+            methods |= _GuestMethods(self._served, self._check_room).table()
+        else:
+            methods |= dict.fromkeys(_WITHOUT_GUEST, _refuse)
+        interfaces.add(INTERFACE, with_errors_of(INTERFACE, methods))
 
     def _status(self, _call: Call, taker: Taker) -> Answer:
         taker.end()
-        return {"status": self._supervised.status()}
+        return {"status": self._served.status()}
 
     def _plan(self, _call: Call, taker: Taker) -> Answer:
         taker.end()
-        return {"plan": self._supervised.plan()}
+        return {"plan": self._served.plan()}
 
     def _request(self, call: Call, taker: Taker) -> Answer:
         at_once = taker.boolean("at_once")
         taker.end()
-        self._supervised.request(call.split()[1].lower(), "control", at_once=at_once)
+        self._served.request(call.split()[1].lower(), "control", at_once=at_once)
         return {}
-
-    def _signal(self, _call: Call, taker: Taker) -> Answer:
-        name, whom = taker.string("signal"), taker.string("whom", "init")
-        taker.end()
-        try:
-            number = signal_number(name)
-        except ValueError:
-            raise _invalid("signal") from None
-        if whom not in WHOM:
-            raise _invalid("whom")
-        return {"signalled": self._supervised.signal(number, whom)}
 
     def _set_log_level(self, _call: Call, taker: Taker) -> Answer:
         level = taker.string("level")
         taker.end()
         if level not in log.LEVELS:
-            raise _invalid("level")
-        self._supervised.set_log_level(level)
+            raise invalid("level")
+        self._served.set_log_level(level)
         return {}
 
     def _logs(self, call: Call, taker: Taker) -> Answer:
         return self._records(call, taker, "records", _log_since, log.subscribe)
 
     def _events(self, call: Call, taker: Taker) -> Answer:
-        events = self._supervised.events
+        events = self._served.events
         return self._records(call, taker, "events", lambda after: _typed(events.history(after)), events.subscribe)
 
     def _records(
@@ -189,6 +167,36 @@ class Manager:
                 message="as many clients as may be follow lcinit already",
                 hint="end one of them (`lcinit logs -f`, `lcinit events -f`, `lcinit console`)",
             )
+
+
+class _GuestMethods:
+    """The methods that take a guest with an init of its own."""
+
+    def __init__(self, supervised: Supervised, check_room: Callable[[], None]) -> None:
+        self._supervised = supervised
+        self._check_room = check_room
+
+    def table(self) -> dict[str, Method]:
+        """Name → method."""
+        return {
+            "Signal": self._signal,
+            "Freeze": self._freeze,
+            "Thaw": self._thaw,
+            "Reexec": self._reexec,
+            "OpenConsole": self._open_console,
+            "SetConsoleSize": self._set_console_size,
+        }
+
+    def _signal(self, _call: Call, taker: Taker) -> Answer:
+        name, whom = taker.string("signal"), taker.string("whom", "init")
+        taker.end()
+        try:
+            number = signal_number(name)
+        except ValueError:
+            raise invalid("signal") from None
+        if whom not in WHOM:
+            raise invalid("whom")
+        return {"signalled": self._supervised.signal(number, whom)}
 
     def _freeze(self, _call: Call, taker: Taker) -> Answer:
         taker.end()
@@ -236,6 +244,30 @@ class Manager:
         return {}
 
 
+_WITHOUT_GUEST = {
+    "Signal": "name a service: `lcinit kill NAME`",
+    "Freeze": "stop the services: `lcinit stop NAME`",
+    "Thaw": "start the services: `lcinit start NAME`",
+    "Reexec": "restart the container: lcinit's program stands outside of the root that it runs in",
+    "OpenConsole": "services write to their logs: `lcinit logs NAME`",
+    "SetConsoleSize": "services write to their logs: `lcinit logs NAME`",
+}
+"""What is refused where there are services in the guest's place, and what to do instead."""
+
+
+def _refuse(call: Call, _taker: Taker) -> Answer:
+    method = call.split()[1]
+    raise LcinitError(
+        f"{method} is for a guest with an init of its own, and lcinit supervises services here",
+        hint=_WITHOUT_GUEST[method],
+        exit_code=EX_UNAVAILABLE,
+    )
+
+
+def _supervises_a_guest(served: Served) -> TypeGuard[Supervised]:
+    return hasattr(served, "freeze")
+
+
 class _Reader:
     """Where one client is in a memory of records: what it has not been given yet, and how much of that is gone."""
 
@@ -252,24 +284,6 @@ class _Reader:
         missed = _missed(records, self._after)
         self._after = records[-1]["seq"]
         return {self._name: records, "missed": missed}
-
-
-def _in_own_errors(method: Callable[[Call, Taker], Answer]) -> Callable[[Call, Taker], Answer]:
-    """The method, with what it cannot do as the interface's Failed."""
-
-    def called(call: Call, taker: Taker) -> Answer:
-        try:
-            return method(call, taker)
-        except LcinitError as error:
-            raise failed(error) from error
-        except OSError as error:
-            raise failed(SystemFailure.from_os_error(f"do {call.split()[1]}", error)) from error
-
-    return called
-
-
-def _invalid(parameter: str) -> MethodError:
-    return MethodError(f"{SERVICE}.InvalidParameter", parameter=parameter)
 
 
 def _log_since(after: int) -> list[dict[str, Any]]:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from lcinit.control.varlink import Call
 
 CLIENTS = 64  # or a quarter of the descriptors that the process may have: PID 1 needs the others
-FOLLOWERS = 0.75  # of them at most follow something: the others can always make room
+FOLLOWERS = 0.75  # of them at most follow something or wait: the others can always make room
 ACCEPTS_A_TURN = 16
 PAUSE = 1.0  # seconds without accepting after the kernel had no memory or descriptor for a client
 _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
@@ -65,8 +65,8 @@ class Server:
         return len(self._clients)
 
     def room_to_follow(self) -> bool:
-        """Whether one more client may follow something."""
-        return sum(client.lasting for client in self._clients) < self._room * FOLLOWERS
+        """Whether one more client may follow something, or wait for a reply."""
+        return sum(client.lasting and not client.gone() for client in self._clients) < self._room * FOLLOWERS
 
     def close(self) -> None:
         """Close the listening socket and every client."""

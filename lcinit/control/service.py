@@ -9,16 +9,18 @@ import socket
 import stat
 
 from lcinit import log
-from lcinit.control.answers import Interfaces
-from lcinit.control.manager import Manager, access_denied, internal
+from lcinit.control.answers import Interfaces, internal
+from lcinit.control.manager import Manager, access_denied
 from lcinit.control.server import Server
+from lcinit.control.services import Services
 from lcinit.errors import SystemFailure
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from asyncio import TimerHandle
 
-    from lcinit.control.manager import Supervised
+    from lcinit.control.manager import Served
+    from lcinit.control.services import ServicesOffered
 
 PATH = "/run/lcinit/control"
 _BACKLOG = 128
@@ -34,18 +36,22 @@ class ServedByAnother(SystemFailure):
 
 
 class ControlServer:
-    """Serves io.lcinit.Manager on a socket at `path`: 0600, in a directory of its own that is 0700.
+    """Serves io.lcinit.Manager on a socket at `path`: 0600, in a directory of its own that is 0700. Where lcinit
+    supervises `services`, io.lcinit.Services is served beside it.
 
     `adopt` is a listening socket of an lcinit that was here before (`reexec`), to be served on; without it the socket
     is made anew, in place of one that nobody serves any more.
     """
 
-    def __init__(self, supervised: Supervised, *, path: str = PATH, adopt: int = -1) -> None:
+    def __init__(
+        self, served: Served, *, path: str = PATH, adopt: int = -1, services: ServicesOffered | None = None
+    ) -> None:
         self.path = path
         self._adopt = adopt
         self._interfaces = Interfaces()
-        self._manager = Manager(supervised, self._room_to_follow)
-        self._manager.serve_in(self._interfaces)
+        Manager(served, self._room_to_follow).serve_in(self._interfaces)
+        if services is not None:
+            Services(services, self._room_to_follow).serve_in(self._interfaces)
         self._server: Server | None = None
         self._made: tuple[int, int] | None = None  # device and inode of the socket
         self._pause = _FIRST_RETRY

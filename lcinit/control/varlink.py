@@ -30,7 +30,7 @@ class BrokenMessage(Exception):
 class MethodError(Exception):
     """A method's error reply: its full `name` and its parameters."""
 
-    def __init__(self, name: str, **parameters: Any) -> None:
+    def __init__(self, name: str, /, **parameters: Any) -> None:
         super().__init__(name)
         self.name = name
         self.parameters = parameters
@@ -224,6 +224,24 @@ class Taker:
         """A string; needed where there is no default."""
         value = self._left.pop(name, default)
         return value if isinstance(value, str) else self._wrong(name)
+
+    def number(self, name: str, *, least: float = 0.0, most: float = 2.0**53) -> float | None:
+        """A number within the bounds, which are part of it; None where it is not given."""
+        value = self._left.pop(name, None)
+        if value is None:
+            return None
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value <= most:
+            self._wrong(name)
+        return float(value)
+
+    def strings(self, name: str) -> tuple[str, ...] | None:
+        """An array of strings, each once; None where it is not given."""
+        value = self._left.pop(name, None)
+        if value is None:
+            return None
+        if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
+            self._wrong(name)
+        return tuple(dict.fromkeys(value))
 
     def end(self) -> None:
         """Refuse whatever was not taken."""
