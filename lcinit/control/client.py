@@ -7,7 +7,7 @@ import struct
 
 from lcinit.control.manager import INTERFACE
 from lcinit.control.varlink import SERVICE, BrokenMessage, message, parse
-from lcinit.errors import EX_NOPERM, EX_SOFTWARE, EX_USAGE, LcinitError, SystemFailure
+from lcinit.errors import EX_NOPERM, EX_SOFTWARE, EX_UNAVAILABLE, EX_USAGE, LcinitError, SystemFailure
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 PATH = "/run/lcinit/control"
 TIMEOUT = 10.0  # seconds for PID 1 to take a call, and to answer it
 _REPLY_LIMIT = 16 << 20  # bytes; what is longer is no reply of an lcinit
-_CODES = {f"{INTERFACE}.AccessDenied": EX_NOPERM, f"{INTERFACE}.Internal": EX_SOFTWARE}
+_CODES = {"AccessDenied": EX_NOPERM, "Internal": EX_SOFTWARE, "NoSuchService": EX_UNAVAILABLE}
 
 
 class NotServed(SystemFailure):
@@ -154,7 +154,7 @@ def _told(name: str, parameters: dict[str, Any], method: str) -> LcinitError:
     """The error of an error reply."""
     text, hint, code = (parameters.get(key) for key in ("message", "hint", "exit_code"))
     if isinstance(text, str):
-        exit_code = code if isinstance(code, int) and 0 < code < 256 else _CODES.get(name)
+        exit_code = code if isinstance(code, int) and 0 < code < 256 else _CODES.get(name.rpartition(".")[2])
         return LcinitError(text, hint=hint if isinstance(hint, str) else "", exit_code=exit_code)
     if name == f"{SERVICE}.InvalidParameter":
         return LcinitError(f"lcinit does not take this {parameters.get('parameter')} for {method}", exit_code=EX_USAGE)

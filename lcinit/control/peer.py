@@ -1,8 +1,24 @@
-"""Who is at the other end of a unix socket, and whether it is root of lcinit's own user namespace.
+"""Who is at the other end of a unix socket, and whether lcinit may do what it asks.
 
-The kernel tells uid and pid as lcinit's own namespaces number them (SO_PEERCRED, unix(7)). Uid 0 alone is no proof: a
-user namespace whose map covers lcinit's uid 0 makes such a process with one `unshare`. So the peer's user namespace is
-compared with lcinit's own, and by a pidfd it is made sure that the number did not pass to another process meanwhile.
+The kernel tells uid and pid as lcinit's own namespaces number them (SO_PEERCRED, unix(7)). Two kinds are served:
+
+- Root of lcinit's own user namespace. Uid 0 alone is no proof: a user namespace whose map covers lcinit's uid 0 makes
+  such a process with one `unshare`. So the peer's user namespace is compared with lcinit's own, and by a pidfd it is
+  made sure that the number did not pass to another process meanwhile.
+- Who looks into lcinit's user namespace from above it. Where that one has an id map (PID 1 is in the guest's with
+  exec.pid: shared, or the container has one), the machine's root or the container's has no uid in it and is shown with
+  the overflow uid, 65534. A process at or below lcinit's user namespace that was given its ids there has a uid that is
+  mapped: the kernel takes no map with ids that the map above it has not. And the socket is 0600 in a directory that is
+  0700, both of lcinit's uid 0: connect(2) takes that uid or CAP_DAC_OVERRIDE over its files, which without a mapped uid
+  is a privilege of a user namespace above. If root of lcinit's user namespace opens the socket to others, that is its
+  own power which it shares out.
+
+The overflow uid alone is no proof either: most maps have a uid 65534, which is `nobody`. So the process must be one
+that cannot be at or below lcinit's user namespace. One without a number here (pid 0) is of an outer PID namespace,
+which nobody enters from below. Of one that has a number, by `podman exec` say, the kernel tells the id map of its user
+namespace: as lcinit reads it, every range of a map below its own begins outside with an id that has a number, and one
+of a map above may begin with an id that lcinit's own map has not: 4294967295. The process can neither forge that nor
+hide it. Where the own map has the ids that the ranges above begin with, root from there is not known, and refused.
 """
 
 from __future__ import annotations
@@ -12,7 +28,9 @@ import os
 import select
 import struct
 
+from lcinit import log
 from lcinit.linux.process import pidfd_open
+from lcinit.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,23 +40,31 @@ _SOL_SOCKET = 1
 _SO_PEERCRED = 17
 _SO_PEERPIDFD = 77  # since Linux 6.5
 _UCRED = struct.Struct("=iII")  # struct ucred: pid, uid, gid
+_NO_ID = 0xFFFFFFFF  # (uid_t) -1: all but this one can be mapped
+_OVERFLOW_UID = "/proc/sys/kernel/overflowuid"
 
 
-def own_namespace() -> tuple[int, int]:
-    """Device and inode of this process' user namespace. Raises OSError where there is no procfs of its PID namespace:
-    in another one the numbers that the kernel tells of peers are those of other processes."""
+class Own(Record):
+    """This process' user namespace, by device and inode, and the uid that who has none in it is shown with: None where
+    every uid is mapped."""
+
+    namespace: tuple[int, int]
+    overflow: int | None = None
+
+
+def own_namespace() -> Own:
+    """This process' own. Raises OSError where there is no procfs of its PID namespace: in another one the numbers that
+    the kernel tells of peers are those of other processes."""
     if os.readlink("/proc/self") != str(os.getpid()):
         raise OSError(errno.ENOENT, "it shows another PID namespace", "/proc")
-    return _namespace("self")
+    whole = _id_map("self") == [(0, 0, _NO_ID)]
+    return Own(namespace=_namespace("self"), overflow=None if whole else _overflow_uid())
 
 
-def refusal(peer: socket, own: tuple[int, int]) -> str:
-    """Why the peer is not served, for the log; empty if it is served. `own` is what `own_namespace` said.
-
-    A process of an outer PID namespace has no number here (pid 0): nobody below lcinit can be one, and its uid decides.
-    """
+def refusal(peer: socket, own: Own) -> str:
+    """Why the peer is not served, for the log; empty if it is served. `own` is what `own_namespace` said."""
     pid, uid, _ = _UCRED.unpack(peer.getsockopt(_SOL_SOCKET, _SO_PEERCRED, _UCRED.size))
-    if uid != 0:
+    if uid not in (0, own.overflow):
         return f"process {pid} has uid {uid}"
     if pid == 0:
         return ""
@@ -47,7 +73,9 @@ def refusal(peer: socket, own: tuple[int, int]) -> str:
     except OSError as error:
         return f"process {pid} cannot be held: {error.strerror}"
     try:
-        if _namespace(str(pid)) != own:
+        if uid != 0 and not _is_above(_id_map(str(pid))):
+            return f"process {pid} has uid {uid}"
+        if uid == 0 and _namespace(str(pid)) != own.namespace:
             return f"process {pid} is root of another user namespace"
         if _has_ended(pidfd):
             return f"process {pid} has ended"
@@ -56,6 +84,27 @@ def refusal(peer: socket, own: tuple[int, int]) -> str:
     finally:
         os.close(pidfd)
     return ""
+
+
+def _overflow_uid() -> int | None:
+    try:
+        with open(_OVERFLOW_UID, "rb") as file:  # in the guest root no codec can be imported
+            return int(file.read())
+    except (OSError, ValueError) as error:
+        log.debug(f"control: root from outside is not known by {_OVERFLOW_UID}, and not served: {error}")
+        return None
+
+
+def _id_map(process: str) -> list[tuple[int, ...]]:
+    """Ranges (first inside, first outside, how many) of a process' user namespace; outside is as lcinit's own numbers
+    it, or for that itself, as the one above does (user_namespaces(7)). Raises OSError."""
+    with open(f"/proc/{process}/uid_map", "rb") as file:
+        return [tuple(int(number) for number in line.split()) for line in file]
+
+
+def _is_above(id_map: list[tuple[int, ...]]) -> bool:
+    """Whether it has an id outside that lcinit's own user namespace cannot name: no map at or below that has."""
+    return any(outside == _NO_ID for _, outside, _ in id_map)
 
 
 def _pidfd(peer: socket, pid: int) -> int:

@@ -61,13 +61,11 @@ class FakeConsole:
         self.events.record("resized", rows=rows, columns=columns)
 
 
-class FakeSupervised:
-    """Every request is an event. Signals to "all" are the test's own commands: see `signal`."""
+class FakeServed:
+    """What plays PID 1, whatever it supervises. Every request is an event."""
 
     def __init__(self) -> None:
         self.events = EventLog(capacity=200)
-        self.console: FakeConsole | None = FakeConsole(self.events)
-        self.server: ControlServer | None = None
 
     def status(self) -> dict[str, Any]:
         return report()
@@ -81,6 +79,17 @@ class FakeSupervised:
         if word == "restart":
             raise ZeroDivisionError("a bug")
         self.events.record("stop-asked", request=word, origin=origin, at_once=at_once)
+
+    def set_log_level(self, level: str) -> None:
+        log.set_level(level)
+
+
+class FakeSupervised(FakeServed):
+    """One that supervises a guest. Signals to "all" are the test's own commands: see `signal`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.console: FakeConsole | None = FakeConsole(self.events)
 
     def signal(self, number: int, whom: str) -> int:
         self.events.record("signalled", number=number, whom=whom)
@@ -101,9 +110,6 @@ class FakeSupervised:
 
     def thaw(self) -> None:
         self.events.record("thawed")
-
-    def set_log_level(self, level: str) -> None:
-        log.set_level(level)
 
     def reexec(self) -> None:
         raise OSError(8, "Exec format error", "/sbin/init")
@@ -148,13 +154,25 @@ def report() -> dict[str, Any]:
     }
 
 
-class Rig:
-    """The server's process, from `with` to its end. `before` runs in it before the server starts."""
+def guest_server(path: str) -> ControlServer:
+    """A server as it is beside a guest."""
+    return ControlServer(FakeSupervised(), path=path)
 
-    def __init__(self, path: str, loop: str = "asyncio", before: Callable[[], object] | None = None) -> None:
+
+class Rig:
+    """The server's process, from `with` to its end. `before` runs in it before the server, which `server` makes."""
+
+    def __init__(
+        self,
+        path: str,
+        loop: str = "asyncio",
+        before: Callable[[], object] | None = None,
+        server: Callable[[str], ControlServer] = guest_server,
+    ) -> None:
         self.path = path
         self._loop = loop
         self._before = before
+        self._server = server
         self.pid = 0
         self.output = b""
         self._console = -1
@@ -190,9 +208,7 @@ class Rig:
             self._before()
         loop = new_loop()
         asyncio.set_event_loop(loop)
-        supervised = FakeSupervised()
-        server = ControlServer(supervised, path=self.path)
-        supervised.server = server
+        server = self._server(self.path)
         loop.add_signal_handler(signal.SIGTERM, loop.stop)
         loop.run_until_complete(server.start())
 
