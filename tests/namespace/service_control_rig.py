@@ -207,7 +207,11 @@ class FakeServices:
 def report_with_services(report: dict[str, Any]) -> dict[str, Any]:
     """A Report as it is where there are services in the guest's place."""
     return {
-        **{**report, "mode": "shared", "guest": None, "history": [], "starts": 1},
+        **report,
+        "mode": "shared",
+        "guest": None,
+        "history": [],
+        "starts": 1,
         "runlevel": "3",
         "services": {"up": 1, "failed": 1, "total": 5},
     }

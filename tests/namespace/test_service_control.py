@@ -1,4 +1,4 @@
-"""io.lcinit.Services with a real server process, under both loops: calls, replies that come later, who goes meanwhile."""
+"""io.lcinit.Services with a real server process, under both loops: calls, replies that come later, who goes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest
 
 from lcinit.control.client import Client
 from lcinit.errors import LcinitError
-from tests.namespace.control_rig import BOTH_LOOPS, report, wait_until
+from tests.namespace.control_rig import BOTH_LOOPS, Rig, report, wait_until
 from tests.namespace.isolated import needs_root
 from tests.namespace.service_control_rig import ServicesRig, report_with_services, services
 
@@ -80,11 +80,9 @@ def test_the_manager_is_served_beside_it_without_what_takes_a_guest(rig: Service
 
 
 def test_without_services_there_is_no_such_interface(tmp_path: Path) -> None:
-    from tests.namespace.control_rig import Rig
-
-    with Rig(str(tmp_path / "lcinit" / "control")) as rig, rig.client() as client:
-        with pytest.raises(LcinitError, match=r"has no io\.lcinit\.Services\.List"):
-            client.call("io.lcinit.Services.List")
+    refused = pytest.raises(LcinitError, match=r"has no io\.lcinit\.Services\.List")
+    with Rig(str(tmp_path / "lcinit" / "control")) as rig, rig.client() as client, refused:
+        client.call("io.lcinit.Services.List")
 
 
 def test_every_method_of_the_interface_is_served_and_no_other(rig: ServicesRig) -> None:
@@ -306,6 +304,7 @@ def test_who_stopped_sending_and_went_makes_room(rig: ServicesRig) -> None:
             peer.sendall(START_SLOW)
             peer.shutdown(socket.SHUT_WR)
             wait_until(lambda: _count(rig, "start-asked") == count, "it is begun")  # noqa: B023 - called at once
+            _call(rig, "List")  # by now the server has seen that nothing more is sent
     assert _count(rig, "abandoned") == 0  # nothing told that they went
     assert _call(rig, "Start", names=["db"]) == {"done": [_result("db", "running")]}
     peers = [_raw(rig) for _ in range(70)]
