@@ -105,7 +105,7 @@ def _judged(line: str) -> tuple[bool, str] | None:
     version, _, rest = line.partition(" ")
     code = number(rest[:3], 999, 100)
     if not version.startswith("HTTP/1.") or code is None or rest[3:4] not in ("", " "):
-        return False, f"the server does not speak HTTP/1: {text(line, 60)!r}"
+        return False, f'the server does not speak HTTP/1: "{text(line, 60)}"'
     if code < 200 and code != 101:
         return None
     return code in _HEALTHY, f"HTTP status {text(rest, 60)}"

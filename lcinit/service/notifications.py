@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 LONGEST_STATUS = 512  # characters of a text
+MOST_LINES = 32  # of a message: there are no more than sixteen names, and a flood of long lists must cost little
 LARGEST_PID = 1 << 22  # PID_MAX_LIMIT of linux/threads.h
 _LARGEST_TIME = (1 << 64) - 1  # microseconds; systemd's word for "for ever"
 _LARGEST_ERRNO = 4095  # MAX_ERRNO of linux/err.h
@@ -50,14 +51,22 @@ class _NoSuchValue(ValueError):
 
 
 def parse(data: bytes) -> Notification:
-    """The assignments of a datagram, one a line; of several of one name the last counts, as of the three states."""
+    """The assignments of a datagram, one a line; of several of one name the last counts, as of the three states.
+
+    What comes after MOST_LINES lines is told and ignored.
+    """
     if data.endswith(b"\0"):
         data = data[:-1]  # some send a C string with its end
     if b"\0" in data:
         return Notification(problems=("it holds a NUL byte",))
     found: dict[str, Any] = {}
     problems: dict[str, str] = {}
-    for line in data.decode("utf-8", "replace").split("\n"):
+    lines = data.decode("utf-8", "replace").split("\n", MOST_LINES)
+    if len(lines) > MOST_LINES:
+        rest = lines.pop()
+        if rest:
+            problems[""] = f"it has more than {MOST_LINES} lines"
+    for line in lines:
         name, separator, value = line.partition("=")
         known = _NAMES.get(name)
         if not separator or known is None:

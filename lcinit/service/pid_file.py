@@ -59,7 +59,7 @@ def read_pid(root: int, path: str, *, uid: int = 0, belongs: Callable[[int], boo
     line = content.decode("utf-8", "replace").partition("\n")[0]
     pid = number(line, LARGEST_PID, 1)
     if pid is None:
-        raise NoPid(f"{path} holds no number but {text(line, 40)!r}" if line else f"{path} is empty")
+        raise NoPid(f'{path} holds no number but "{text(line, 40)}"' if line else f"{path} is empty")
     if not belongs(pid):
         raise NoPid(f"process {pid}, which {path} names, is not one of the service's")
     return pid
