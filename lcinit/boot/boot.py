@@ -50,6 +50,7 @@ def init(
         for warning in plan.warnings:
             log.warning(warning)
         world = world_of(config, machine, plan, main)
+        world.configuration = reading.path
         if plan.supervision is not None:
             return stay(world)
         run(Runner(world).run())
@@ -76,7 +77,8 @@ def prepare(
 ) -> tuple[Machine, Plan]:
     """The plan for a configuration on a machine, and the machine with what is known of the guest."""
     argv = command(config, arguments, override_exec=override_exec)
-    machine = machine.replace(guest=look_at_guest(config, argv[0]))
+    if argv:
+        machine = machine.replace(guest=look_at_guest(config, argv[0]))
     return machine, build(config, machine, argv)
 
 

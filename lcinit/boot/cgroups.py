@@ -116,6 +116,8 @@ def take_cgroup(world: World, step: s.TakeCgroup) -> None:
                 _give(directory, step.files, world.owner)
             if step.how == "leaf":
                 world.guest_cgroup = os.dup(directory)
+            elif world.config.services is not None:
+                world.service_cgroup = os.dup(directory)
         finally:
             os.close(directory)
     finally:

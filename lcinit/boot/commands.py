@@ -83,7 +83,7 @@ def _limit(world: World, step: s.RunCommand) -> _Limit:
 def _start(world: World, step: s.RunCommand, extra: tuple[tuple[str, str], ...] = ()) -> int | None:
     """The command's PID; None when it cannot be run and nobody minds."""
     try:
-        with _Input(step.command) as stdin:
+        with command_input(step.command) as stdin:
             return _spawn(world, step, stdin, extra)
     except CommandFailed as error:
         _give_up(step, error.message, error.exit_code)
@@ -118,7 +118,7 @@ def _spawn(world: World, step: s.RunCommand, stdin: int | None, extra: tuple[tup
     )
 
 
-class _Input:
+class command_input:  # noqa: N801 - used as a function is
     """The command's input as a descriptor: a memory file, so that nobody has to write while it reads."""
 
     def __init__(self, command: Command) -> None:

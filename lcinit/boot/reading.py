@@ -25,6 +25,7 @@ class Reading:
     """A configuration that is being read by the child `pid`. `result` must be asked for once: it reaps the child."""
 
     def __init__(self, path: str | None) -> None:
+        self.path = path
         reader, writer = os.pipe2(os.O_CLOEXEC)
         self.pid = os.fork()
         if self.pid == 0:

@@ -29,9 +29,10 @@ class World:
     guest root. `owner` is the outer uid and gid of the guest's root. `inside` is true once PID 1 is in
     the guest's user namespace, `pivoted` once the boot root is out of reach. `main` is lcinit's own entry point, for
     commands that are tools of ours. `report` tells PID 1 what the builder and the leader of a nested guest have done;
-    `guest_cgroup` is the directory in which that leader is born. `control` is where the control socket stands, None
-    for none. `machine` is what the plan was made for. `oom_score_adj` is what PID 1 was given where it has another
-    one now.
+    `guest_cgroup` is the directory in which that leader is born, `service_cgroup` that below which services get
+    theirs. `configuration` is the path that the configuration was read from, None for the default. `control` is where
+    the control socket stands, None for none. `machine` is what the plan was made for. `oom_score_adj` is what PID 1 was
+    given where it has another one now.
     """
 
     def __init__(
@@ -51,7 +52,9 @@ class World:
         self.helper: Helper | None = None
         self.report: Report | None = None
         self.guest_cgroup = -1
+        self.service_cgroup = -1
         self.control: str | None = "/run/lcinit/control"
+        self.configuration: str | None = None
         self.keeper_needed = False
         self.initctl_directory = -1
         self.console_own = False

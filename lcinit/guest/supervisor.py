@@ -18,7 +18,6 @@ from lcinit.control.ratelimit import RateLimit
 from lcinit.errors import EX_UNAVAILABLE, LcinitError
 from lcinit.guest import reexec, status
 from lcinit.guest.ask import Asker
-from lcinit.guest.chores import Chores
 from lcinit.guest.console import Console
 from lcinit.guest.notify import Readiness
 from lcinit.guest.reexec import Handed
@@ -26,6 +25,7 @@ from lcinit.guest.start import Start
 from lcinit.guest.takeover import facts_of
 from lcinit.linux.signals import signal_name
 from lcinit.supervisor.backoff import BackOff
+from lcinit.supervisor.chores import Chores
 from lcinit.supervisor.events import EventLog
 from lcinit.supervisor.guest_state import Action, Event, Rules, State, transition
 from lcinit.supervisor.meanings import Meaning, meaning

@@ -22,6 +22,10 @@ from lcinit.plan.rebooting import answered, note, refusal
 from lcinit.plan.supervision import Supervision, notes, supervision
 from lcinit.record import Record
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 DEFAULT_DROPPED = (
     "sys_module",
     "sys_rawio",
@@ -81,6 +85,7 @@ class _Builder:
         self.supervision = supervision(config, machine, self.manager)
         self.nested = self.supervision is not None and self.supervision.pid == "nested"
         self.shared = self.supervision is not None and not self.nested
+        self.services = config.services is not None
         self.refusal = refusal(config, machine, self.supervision)
         self.new = self._new_namespaces()
 
@@ -111,18 +116,14 @@ class _Builder:
         self._commands("setup.before", "setup.before", config.setup.before, "boot root")
         if self.root != "/":
             self.steps.append(s.CheckRoot(phase="setup", path=self.root))
-        check = s.CheckInit(
-            phase="setup",
-            command=argv[0],
-            needs_no_reboot=bool(self.refusal),
-            shared=self.shared,
-            why=self.refusal,
-        )
+        check = self._check_init(argv)
         if not self.set_up:
-            self._add(check)
+            self.steps += check
+        if self.services and not self.set_up:
+            self._cgroup()
         if self.set_up:
             self._outside()
-            self._add(check)  # now that all is mounted: the init may come with a mount
+            self.steps += check  # now that all is mounted: the init may come with a mount
             self._namespaces()
             self._inside()
         elif self.nested:
@@ -150,6 +151,16 @@ class _Builder:
         guest = self.machine.guest
         if guest is not None:
             refuse_init(guest.init, guest.resolved, because=self.refusal, shared=self.shared)
+
+    def _check_init(self, argv: tuple[str, ...]) -> list[s.Step]:
+        if not argv:
+            return []
+        needed = bool(self.refusal)
+        return [
+            s.CheckInit(
+                phase="setup", command=argv[0], needs_no_reboot=needed, shared=self.shared, why=self.refusal
+            )
+        ]
 
     def _commands(self, phase: s.PhaseName, key: str, commands: tuple[Command, ...], place: str) -> None:
         deadline = self.config.setup.timeout if key.startswith("setup") else None
@@ -374,14 +385,17 @@ class _Builder:
             # exec.before runs in the guest root: it gets what the guest gets, and no more
             index = next((i for i, step in enumerate(self.steps) if step.phase == "exec.before"), len(self.steps) - 1)
             self.steps.insert(index, self.steps.pop())
-        answer = answered(config, self.machine, self.supervision, argv[0])
+        answer = answered(config, self.machine, self.supervision, argv[0] if argv else "")
         if answer is not None:
             self._add(answer)
         elif self.refusal and self.supervision is None:
             (self.warnings if self.machine.no_listener else self.notes).append(note(self.refusal))
             if self.machine.first:
                 self.warnings.append(ENDS_IN_PANIC)
-        step = s.KeepCommand if self.shared else s.ExecInit
+        step = s.KeepServices if self.services else s.KeepCommand if self.shared else s.ExecInit
+        more: dict[str, Any] = {}
+        if config.services is not None:
+            more = {"runlevel": config.runlevel, "services": tuple(part.name for part in config.services)}
         self._add(
             step(
                 phase="exec",
@@ -393,5 +407,6 @@ class _Builder:
                 groups=config.exec.groups,
                 cwd=config.exec.cwd,
                 stop=config.exec.stop,
+                **more,
             )
         )

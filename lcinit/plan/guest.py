@@ -31,6 +31,8 @@ def command(config: Config, arguments: tuple[str, ...], *, override_exec: bool) 
         if not arguments:
             raise UsageError("--override-exec needs the command to run", hint="give it after --")
         return arguments
+    if config.services is not None and not config.exec.command_given:
+        return arguments  # none: there are only services
     if arguments and not config.exec.command_given:
         return arguments
     return (*config.exec.command, *arguments)

@@ -46,6 +46,7 @@ __all__ = [
     "ForkBuilder",
     "HostInfo",
     "KeepCommand",
+    "KeepServices",
     "LoopbackUp",
     "MakeInitctl",
     "MakeLink",
@@ -365,3 +366,21 @@ class KeepCommand(ExecInit):
     def where(self) -> str:
         """The world."""
         return "child of PID 1"
+
+
+class KeepServices(KeepCommand):
+    """Services become children of PID 1, which is the guest's init; and the command, where there is one."""
+
+    kind = "supervise"
+    runlevel: str = "3"
+    services: tuple[str, ...] = ()
+
+    def what(self) -> str:
+        """Which are named, and the words of the command."""
+        named = f" ({', '.join(self.services)} and those that the guest enables)" if self.services else ""
+        command = f", then run {' '.join(quote(word) for word in self.argv)}" if self.argv else ""
+        return f"supervise the services of runlevel {self.runlevel}{named}{command}"
+
+    def where(self) -> str:
+        """The world."""
+        return "children of PID 1"

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
         "deadline",
         "sick",
         "reload",
+        "reloading",
         "due",
         "limit",
         "reset",
@@ -53,7 +54,7 @@ SUBS = (
 )
 EVENTS = (
     *("start", "stop", "restart", "go", "blocked", "done", "failed", "started", "unstartable", "ready"),
-    *("exited", "deadline", "sick", "reload", "due", "limit", "reset"),
+    *("exited", "deadline", "sick", "reload", "reloading", "due", "limit", "reset"),
 )
 RESULTS = (
     *("success", "exit-code", "signal", "core-dump", "oom-kill", "watchdog", "timeout", "start-failure"),
@@ -111,6 +112,7 @@ class Event(Record):
     """Something that happened.
 
     start, stop, restart, reload: somebody asks; `at_once` without a word to the service; `result` of a stop is why.
+    reloading: it does so by itself, or was told by a signal, and says when it is ready again.
     go: what it waits for has settled; blocked: something that it requires failed. done, failed: the commands of this
     state ended. started: the main process was executed; unstartable: it could not be. ready: it has said so. exited:
     the main process ended, `result` says how. deadline: the time of this state is up. sick: its watchdog or health
@@ -241,6 +243,8 @@ def _waiting(state: State, event: Event, rules: Rules) -> Outcome:
         return state.replace(sub="start", main=True, result="success"), (_START_TIME, _SPAWN)
     if event.kind == "blocked":
         return _down(state.replace(result="dependency"), asked=False)
+    if event.kind == "limit":
+        return _down(state.replace(result="start-limit-hit"), asked=False)
     return state, ()
 
 
@@ -306,6 +310,8 @@ def _running(state: State, event: Event, rules: Rules) -> Outcome:
         return _leave(state.replace(result=_first(state, event.result)), rules)
     if kind == "reload":
         return state.replace(sub="reload"), (_START_TIME, Action(kind="commands", name="reload"))
+    if kind == "reloading":
+        return state.replace(sub="reload"), (_START_TIME,)
     return state, ()
 
 

@@ -56,12 +56,14 @@ UNCLAIMED = 64  # how many ended children are remembered whose registration is s
 class Reaper:
     """Reaps every child that there is, registered or not, and tells the registered ones.
 
-    With `remember` the last that nobody has registered are kept: a guest's leader is made by another process, and its
+    `before_reaping` is called before each look: children that another process makes are registered there. With
+    `remember` the last that nobody has registered are kept: a guest's leader is made by another process, and its
     PID may come later than its end.
     """
 
     def __init__(self) -> None:
         self.children: dict[int, Child] = {}
+        self.before_reaping: Callable[[], None] | None = None
         self.remember = False
         self._unclaimed: dict[int, Status] = {}
 
@@ -83,6 +85,8 @@ class Reaper:
 
     def reap(self) -> None:
         """Reap until nothing is left that has ended: signals coalesce, one SIGCHLD may stand for many children."""
+        if self.before_reaping is not None:
+            self.before_reaping()
         while True:
             try:
                 pid, wait_status = os.waitpid(-1, os.WNOHANG)

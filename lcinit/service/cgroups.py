@@ -1,0 +1,186 @@
+"""The cgroup of each service, below the one that lcinit has for its guest (cgroup v2); and doing without.
+
+Where there is no hierarchy that may be written to, a service has none: its processes are then known by their session
+and by whose children they are, see `tracking`.
+"""
+
+from __future__ import annotations
+
+import os
+
+from lcinit import log
+from lcinit.boot import cgroup_control
+from lcinit.boot.cgroup_tree import read, removal, write
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from lcinit.config.service_values import CgroupLimits
+
+LEAF = "init.scope"
+SUFFIX = ".service"
+PERIOD = 100_000  # microseconds of cpu.max
+_FILES = {
+    "memory_max": ("memory", "memory.max"),
+    "memory_high": ("memory", "memory.high"),
+    "cpu_max": ("cpu", "cpu.max"),
+    "cpu_weight": ("cpu", "cpu.weight"),
+    "pids_max": ("pids", "pids.max"),
+}
+
+
+class Cgroups:
+    """The services' cgroups below `top`, a directory of which this object is the owner from then on; -1 for none."""
+
+    def __init__(self, top: int) -> None:
+        self._top = top
+        self._controllers: frozenset[str] = frozenset()
+        self._directories: dict[str, int] = {}
+        self._limited: dict[str, CgroupLimits] = {}
+        self._told: set[str] = set()
+
+    @property
+    def there(self) -> bool:
+        """Whether services have cgroups of their own."""
+        return self._top >= 0
+
+    def prepare(self, *, wanted: bool) -> None:
+        """Put lcinit's own processes, which are there, into a leaf, so that controllers can be had below (no process
+        may stay beside enabled controllers), and enable those that there are if limits are `wanted`. Without success
+        there are no cgroups, and the log says so.
+        """
+        if self._top < 0:
+            return
+        try:
+            leaf = self._open(LEAF)
+            try:
+                for pid in read(self._top, "cgroup.procs").split():
+                    write(leaf, "cgroup.procs", pid)
+            finally:
+                os.close(leaf)
+            if wanted:
+                self._enable()
+        except OSError as error:
+            log.warning(f"services have no cgroups of their own: {error.strerror}")
+            self.close()
+
+    def _enable(self) -> None:
+        enabled = set()
+        for name in read(self._top, "cgroup.controllers").decode("ascii").split():
+            try:
+                write(self._top, "cgroup.subtree_control", f"+{name}".encode())
+                enabled.add(name)
+            except OSError as error:
+                log.warning(f"services have no cgroup controller {name}: {error.strerror}")
+        self._controllers = frozenset(enabled)
+
+    def make(self, name: str, limits: CgroupLimits) -> int:
+        """The directory of a service's cgroup, made where it is missing, with its limits; -1 for none."""
+        if self._top < 0:
+            self._tell_limits(name, limits)
+            return -1
+        directory = self._directories.get(name, -1)
+        if directory < 0:
+            try:
+                directory = self._directories[name] = self._open(name + SUFFIX)
+            except OSError as error:
+                log.warning(f"{name} has no cgroup of its own: {error.strerror}")
+                return -1
+        self.limit(name, limits)
+        return directory
+
+    def _open(self, entry: str) -> int:
+        try:
+            os.mkdir(entry, 0o755, dir_fd=self._top)
+        except FileExistsError:
+            pass
+        return os.open(entry, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self._top)
+
+    def limit(self, name: str, limits: CgroupLimits) -> None:
+        """Set a service's limits; one that cannot be had is said once, and does not keep it from running."""
+        directory = self._directories.get(name, -1)
+        if directory < 0:
+            self._tell_limits(name, limits)
+            return
+        given, before = limits.values(), self._limited.get(name)
+        if not self._controllers and any(value is not None for value in given.values()):
+            self._enable()
+        for key, (controller, file) in _FILES.items():
+            if given[key] == (None if before is None else getattr(before, key)):
+                continue
+            if controller not in self._controllers:
+                if given[key] is not None:
+                    self._tell(name, key, f"this container has no cgroup controller {controller}")
+                continue
+            try:
+                write(directory, file, _text(key, given[key]))
+            except OSError as error:
+                self._tell(name, key, error.strerror or str(error))
+        self._limited[name] = limits
+
+    def _tell_limits(self, name: str, limits: CgroupLimits) -> None:
+        for key, value in limits.values().items():
+            if value is not None:
+                self._tell(name, key, "it has no cgroup of its own here")
+
+    def _tell(self, name: str, key: str, why: str) -> None:
+        if f"{name}.{key}" not in self._told:
+            self._told.add(f"{name}.{key}")
+            log.warning(f"{name} runs without cgroup.{key}: {why}")
+
+    def directory(self, name: str) -> int:
+        """The directory of a service's cgroup, -1 for none."""
+        return self._directories.get(name, -1)
+
+    def service_of(self, path: str) -> str | None:
+        """Which service a path of /proc/PID/cgroup belongs to, by its components."""
+        for part in path.split("/"):
+            if part.endswith(SUFFIX) and part[: -len(SUFFIX)] in self._directories:
+                return part[: -len(SUFFIX)]
+        return None
+
+    def populated(self, name: str) -> bool:
+        """Whether anybody lives there."""
+        return bool(cgroup_control.events(self._directories.get(name, -1)).get("populated", 0))
+
+    def kill(self, name: str) -> bool:
+        """SIGKILL to all who live there; false where that cannot be."""
+        directory = self._directories.get(name, -1)
+        try:
+            return directory >= 0 and cgroup_control.kill(directory)
+        except OSError as error:
+            log.warning(f"the cgroup of {name} cannot be killed: {error.strerror}")
+            return False
+
+    def remove(self, name: str) -> bool:
+        """Remove it, and those below it, if nobody lives there; returns whether it is gone."""
+        directory = self._directories.get(name, -1)
+        if directory < 0:
+            return True
+        try:
+            for _ in removal(directory):
+                pass
+            os.rmdir(name + SUFFIX, dir_fd=self._top)
+        except FileNotFoundError:
+            pass
+        except OSError:
+            return False
+        del self._directories[name]
+        self._limited.pop(name, None)
+        os.close(directory)
+        return True
+
+    def close(self) -> None:
+        """Let go of all."""
+        for directory in (*self._directories.values(), self._top):
+            if directory >= 0:
+                os.close(directory)
+        self._directories.clear()
+        self._top = -1
+
+
+def _text(key: str, value: int | None) -> bytes:
+    if key == "cpu_max":
+        return b"max %d" % PERIOD if value is None else b"%d %d" % (value * PERIOD // 100, PERIOD)
+    if key == "cpu_weight":
+        return b"%d" % (100 if value is None else value)
+    return b"max" if value is None else b"%d" % value

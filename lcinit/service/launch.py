@@ -1,0 +1,176 @@
+"""Starting processes for services, and hearing of their ends: one object a process, whoever forks it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+
+from lcinit import log
+from lcinit.linux.signals import signal_name
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Protocol
+
+    from lcinit.errors import CommandFailed
+    from lcinit.supervisor.reaper import Reaper, Status
+    from lcinit.supervisor.spawn import Program
+    from lcinit.supervisor.spawner import Spawner, Starting
+
+    class Heard(Protocol):
+        """Whoever wants to know of a process."""
+
+        def executed(self, process: Process) -> None:
+            """Its program runs."""
+
+        def unstartable(self, process: Process, failure: CommandFailed) -> None:
+            """It never will; the process is gone."""
+
+        def ended(self, process: Process, status: Status) -> None:
+            """It ran, and has ended."""
+
+
+class Process:
+    """One process, from its request on. `pid` is None until it exists, `status` until it was reaped.
+
+    `orphaned`: nobody wants to hear of it any more.
+    """
+
+    def __init__(self, heard: Heard | None) -> None:
+        self.pid: int | None = None
+        self.status: Status | None = None
+        self.executed = False
+        self._heard = heard
+        self._starting: Starting | None = None
+        self._pending: list[tuple[int, bool]] = []
+
+    @property
+    def alive(self) -> bool:
+        """Whether it was asked for and has not been reaped."""
+        return self.status is None
+
+    def orphan(self) -> None:
+        """Tell nobody any more."""
+        self._heard = None
+
+    def signal(self, number: int, *, group: bool = False) -> None:
+        """Signal it, or with `group` its process group; one that does not exist yet gets it as soon as it does."""
+        if self.status is not None:
+            return
+        if self.pid is None:
+            self._pending.append((number, group))
+            return
+        try:
+            if group:
+                os.killpg(self.pid, number)
+            else:
+                os.kill(self.pid, number)
+        except ProcessLookupError:
+            if group:  # it has not made its group yet, or left it
+                self.signal(number)
+        except OSError as error:
+            log.warning(f"cannot send {signal_name(number)} to process {self.pid}: {error.strerror}")
+
+    # told by the launcher
+
+    def begun(self, starting: Starting) -> None:
+        """It is under way."""
+        self._starting = starting
+
+    def born(self, pid: int) -> None:
+        """It exists."""
+        self.pid = pid
+        pending, self._pending = self._pending, []
+        for number, group in pending:
+            self.signal(number, group=group)
+
+    def look(self) -> None:
+        """Take what was told of its start."""
+        starting = self._starting
+        if starting is None:
+            return
+        starting.take()
+        if starting.done:
+            self._starting = None
+            if starting.failure is None:
+                self._execute()
+            elif self.status is not None or self.pid is None:
+                self._fail(starting.failure)
+            else:
+                self._failure = starting.failure  # told when it is reaped
+
+    _failure: CommandFailed | None = None
+
+    def reaped(self, status: Status) -> None:
+        """It has ended."""
+        self.look()  # what it had to say before
+        self.status = status
+        if self._failure is not None:
+            self._fail(self._failure)
+            return
+        if not self.executed:
+            self._execute()
+        if self._heard is not None:
+            self._heard.ended(self, status)
+
+    def _execute(self) -> None:
+        self.executed = True
+        if self._heard is not None:
+            self._heard.executed(self)
+
+    def _fail(self, failure: CommandFailed) -> None:
+        if self._heard is not None:
+            heard, self._heard = self._heard, None
+            heard.unstartable(self, failure)
+
+
+class Launcher:
+    """Starts processes through the spawner, and has them reaped. Needs the running loop."""
+
+    def __init__(self, spawner: Spawner, reaper: Reaper) -> None:
+        self._spawner = spawner
+        self._reaper = reaper
+        self._under_way: dict[Starting, Process] = {}
+        spawner.on_pid = self._born
+        reaper.before_reaping = spawner.drain
+
+    def launch(self, program: Program, heard: Heard | None) -> Process:
+        """Ask for a process. Raises OSError where there is no room for one."""
+        process = Process(heard)
+        starting = self._spawner.begin(program)
+        process.begun(starting)
+        self._under_way[starting] = process
+        fd = starting.fileno()
+        asyncio.get_running_loop().add_reader(fd, self._look, starting, fd)
+        return process
+
+    def adopt(self, pid: int, heard: Heard) -> Process:
+        """A process that is there already, and this process' child: what a daemon has left behind."""
+        process = Process(heard)
+        process.executed = True
+        process.pid = pid
+        self._register(pid, process)
+        return process
+
+    def _born(self, starting: Starting) -> None:
+        process = self._under_way.get(starting)
+        if process is not None and starting.pid is not None and process.pid is None:
+            self._register(starting.pid, process)
+            process.born(starting.pid)
+
+    def _register(self, pid: int, process: Process) -> None:
+        child = self._reaper.register(pid)
+        child.on_end = process.reaped
+        if child.status is not None:
+            asyncio.get_running_loop().call_soon(process.reaped, child.status)
+
+    def _look(self, starting: Starting, fd: int) -> None:
+        process = self._under_way[starting]
+        starting.take()
+        if starting.pid is not None and process.pid is None:
+            self._born(starting)
+        if starting.done:
+            asyncio.get_running_loop().remove_reader(fd)
+            del self._under_way[starting]
+            process.look()
+            starting.close()

@@ -1,0 +1,331 @@
+"""All services together: who waits for whom on the way up and on the way down. Each is a `Task`; this is around them.
+
+On the way up a service waits until what it starts after has settled: it is up, or it is not coming. On the way down it
+waits until those that start after it are down, as far as they are going down as well.
+"""
+
+from __future__ import annotations
+
+import time
+
+from lcinit import log
+from lcinit.service.machine import ACTIVE, COMING, DOWN, UP, Event
+from lcinit.service.order import Graph, cycles, start_order
+from lcinit.service.task import Task
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from lcinit.config.service_values import Service
+    from lcinit.service.cgroups import Cgroups
+    from lcinit.service.launch import Launcher
+    from lcinit.service.logger import Logger
+    from lcinit.service.machine import State
+    from lcinit.service.tracking import Members
+    from lcinit.supervisor.events import EventLog
+
+    Limits = tuple[tuple[int, int | None, int | None], ...]
+
+
+class Means:
+    """What services are run with."""
+
+    def __init__(
+        self,
+        launcher: Launcher,
+        logger: Logger,
+        cgroups: Cgroups,
+        members: Members,
+        environment: Mapping[str, str],
+        limits: Limits,
+    ) -> None:
+        self.launcher = launcher
+        self.logger = logger
+        self.cgroups = cgroups
+        self.members = members
+        self.environment = environment
+        self.limits = limits
+
+
+class Services:
+    """The services that there are. `on_change(task)` is called after every change of a state, `on_lost(task)` for one
+    that went down for good and that nobody wished so, `find_main` for a daemon that has forked.
+    """
+
+    def __init__(
+        self,
+        means: Means,
+        events: EventLog,
+        *,
+        on_change: Callable[[Task], None],
+        on_lost: Callable[[Task], None],
+        find_main: Callable[[Task], None],
+    ) -> None:
+        self.launcher = means.launcher
+        self.logger = means.logger
+        self.cgroups = means.cgroups
+        self.members = means.members
+        self.environment = means.environment
+        self.limits = means.limits
+        self.tasks: dict[str, Task] = {}
+        self.graph = Graph({})
+        self.broken: dict[str, str] = {}
+        self.stopping = False
+        self.find_main = find_main
+        self._on_change = on_change
+        self._on_lost = on_lost
+        self._events = events
+        self._first: frozenset[str] = frozenset()
+        self._last = ""
+        self._leaving: dict[str, Event] = {}
+        self._circles: dict[str, tuple[str, ...]] = {}
+
+    @property
+    def services(self) -> Mapping[str, Service]:
+        """What they are, by name."""
+        return self.graph.services
+
+    def define(self, services: Iterable[Service]) -> None:
+        """From now on these are the services. Those that are gone must be down; those that run keep running."""
+        known = {service.name: service for service in services}
+        self.graph = Graph(known)
+        self._circles = {name: circle for circle in cycles(self.graph) for name in circle}
+        for circle in dict.fromkeys(self._circles.values()):
+            log.error(f"these services start after one another in a circle: {' -> '.join((*circle, circle[0]))}")
+        for name in [name for name in self.tasks if name not in known]:
+            self.tasks.pop(name).close()
+            self.cgroups.remove(name)
+        for name, service in known.items():
+            if name not in self.tasks:
+                self.tasks[name] = Task(service, self)
+            else:
+                self.tasks[name].replace_policy(service)
+
+    def order_boot(self, first: frozenset[str], last: str) -> None:
+        """For the boot: the services of runlevel S before all others, and one after all others ("": none)."""
+        self._first = self.graph.pulled_in(first)
+        self._last = last
+
+    # up
+
+    def start(self, names: Iterable[str]) -> frozenset[str]:
+        """Have these come up, and all that they pull in; the names of all of them."""
+        wanted = self.graph.pulled_in(names)
+        order = start_order(self.graph, wanted)
+        for name in (*order, *sorted(wanted.difference(order))):
+            # an order that was given before, to leave, is over
+            self._leaving.pop(name, None)
+            self.tasks[name].happen(Event(kind="start"))
+        return wanted
+
+    def look_at(self, task: Task) -> None:
+        """Whether a service that waits may go on, and what it waits for otherwise."""
+        if task.state.sub != "waiting":
+            return
+        name = task.name
+        why = self._impossible(name)
+        if not why:
+            task.waits_for = self._awaited(name)
+            if task.waits_for:
+                return
+            why = self._unmet(name)
+        task.waits_for = ()
+        if why:
+            task.why = why
+            task.happen(Event(kind="blocked"))
+        else:
+            task.go()
+
+    def _impossible(self, name: str) -> str:
+        circle = self._circles.get(name)
+        if circle is not None:
+            return f"it starts after itself: {' -> '.join((*circle, circle[0]))}"
+        missing = self.graph.missing(name)
+        if missing:
+            broken = self.broken.get(missing[0])
+            return f"it requires {missing[0]}, " + ("whose file is wrong" if broken else "and there is no such service")
+        return ""
+
+    def _awaited(self, name: str) -> tuple[str, ...]:
+        """What it starts after and that has not settled yet."""
+        earlier = self.graph.after[name]
+        requires = self.services[name].requires
+        found = [other for other in sorted(earlier) if not self._settled(other, required=other in requires)]
+        if self._first and name not in self._first:
+            found += [other for other in sorted(self._first - earlier) if not self._settled(other, required=False)]
+            if not found and all(self._settled(other, required=False) for other in self._first):
+                self._first = frozenset()  # the boot's part is over
+        if name == self._last:
+            found += [
+                other
+                for other, task in self.tasks.items()
+                if other != name and other not in earlier and task.state.wanted and not self._settled(other)
+            ]
+        return tuple(found)
+
+    def _settled(self, name: str, *, required: bool = False) -> bool:
+        """Whether there is nothing to wait for: it is up, or it is not about to be.
+
+        What waits for a restart after a failure has settled for those that do without it.
+        """
+        task = self.tasks[name]
+        if name in self._leaving and task.state.sub not in DOWN:
+            return False
+        if task.state.sub == "auto-restart":
+            return not required
+        return task.state.sub not in COMING and (task.state.sub in UP or task.state.sub in DOWN)
+
+    def _unmet(self, name: str) -> str:
+        """Why a requirement is not met, now that all has settled; empty if each is."""
+        for other in self.services[name].requires:
+            state = self.tasks[other].state
+            done = state.sub == "dead" and state.result == "success" and self.services[other].type == "oneshot"
+            if state.sub not in UP and not done:
+                return f"it requires {other}, which {'has failed' if state.sub == 'failed' else 'is not up'}"
+        return ""
+
+    # down
+
+    def stop(self, names: Iterable[str], *, result: str = "success", at_once: bool = False) -> frozenset[str]:
+        """Have these go down, and all that require them; the names of all of them."""
+        event = Event(kind="stop", result=result, at_once=at_once)
+        return self._leave(self.graph.dependent(names), dict.fromkeys(names, event), Event(kind="stop"))
+
+    def restart(self, names: Iterable[str]) -> frozenset[str]:
+        """Have these go down and come up again, and those that require them and are up."""
+        event = Event(kind="restart")
+        chosen = frozenset(names)
+        others = [n for n in self.graph.dependent(chosen) if n in chosen or self.tasks[n].state.sub not in DOWN]
+        for name in chosen:
+            self.tasks[name].restarts.forget()
+        going = self._leave(others, {}, event)
+        self.start(name for name in chosen if self.tasks[name].state.sub in DOWN)
+        return going
+
+    def _leave(self, names: Iterable[str], own: Mapping[str, Event], event: Event) -> frozenset[str]:
+        going = frozenset(name for name in names if self.tasks[name].state.sub not in DOWN)
+        for name in going:
+            self._leaving[name] = own.get(name, event)
+        for name in going:
+            self._try_to_leave(name)
+        return going
+
+    def _try_to_leave(self, name: str) -> None:
+        """Ask it to go down once those that start after it are."""
+        event = self._leaving.get(name)
+        if event is None:
+            return
+        if any(later in self._leaving and not self._off(later) for later in self.graph.before[name]):
+            return
+        task = self.tasks[name]
+        if event.kind == "restart" and task.state.sub in ("waiting", *DOWN):
+            self._left(name)
+            return
+        task.happen(event)
+        if task.state.sub in ("waiting", *DOWN):
+            self._left(name)
+
+    def _off(self, name: str) -> bool:
+        return self.tasks[name].state.sub in ("waiting", "auto-restart", *DOWN)
+
+    def _left(self, name: str) -> None:
+        """It is down, or about to come up again: who had to wait for that goes on."""
+        if self._leaving.pop(name, None) is None:
+            return
+        for earlier in self.graph.after[name]:
+            self._try_to_leave(earlier)
+        self._wake(name)
+
+    def hurry(self, seconds: float) -> None:
+        """What is still to go down has so many seconds left, each."""
+        for name in self._leaving:
+            self.tasks[name].hurry(seconds)
+
+    def kill_all(self) -> None:
+        """Everything of every service, at once."""
+        for name, task in self.tasks.items():
+            if task.state.sub not in DOWN:
+                self._leaving.pop(name, None)
+                task.happen(Event(kind="stop", at_once=True))
+
+    def going(self) -> tuple[str, ...]:
+        """Those that are not down."""
+        return tuple(sorted(name for name, task in self.tasks.items() if task.state.sub not in DOWN))
+
+    # told by the tasks
+
+    def changed(self, task: Task, before: State) -> None:
+        """Tell all whom a change of its state concerns."""
+        sub = task.state.sub
+        if sub in ("waiting", *DOWN) and task.name in self._leaving and before.sub != "waiting":
+            self._left(task.name)
+        if sub in UP or sub in DOWN or sub == "auto-restart":
+            self._wake(task.name)
+        self._record(task, before)
+        self._on_change(task)
+
+    def _wake(self, name: str) -> None:
+        """Have those that wait for it look again."""
+        for later in self.graph.before[name]:
+            if self.tasks[later].state.sub == "waiting":
+                self.look_at(self.tasks[later])
+        if name in self._first or self._last:
+            for task in list(self.tasks.values()):
+                if task.state.sub == "waiting" and name in task.waits_for:
+                    self.look_at(task)
+
+    def _record(self, task: Task, before: State) -> None:
+        sub, name = task.state.sub, task.name
+        if sub == "reload" or before.sub == "reload":
+            kind = "service-reloading" if sub == "reload" else "service-reloaded"
+        elif sub in UP:
+            kind = "service-started"
+        elif sub == "failed":
+            kind = "service-failed"
+        elif sub == "dead":
+            kind = "service-stopped"
+        elif sub == "auto-restart":
+            kind = "service-ended"
+        elif sub in ("start", "stop-sigterm", "stop-sigkill"):
+            kind = {"start": "service-starting", "stop-sigterm": "service-stopping", "stop-sigkill": "service-killed"}[
+                sub
+            ]
+        else:
+            return
+        facts: dict[str, object] = {"service": name}
+        if sub in ("failed", "auto-restart", "dead"):
+            facts["result"] = task.state.result
+            if task.why:
+                facts["reason"] = task.why
+        self._events.record(kind, **facts)
+
+    def came_up(self, task: Task) -> None:
+        """Say so."""
+        took = "" if task.started is None else f" ({(time.monotonic() - task.started) * 1000:.0f} ms)"
+        log.info(f"{task.name} is up{took}")
+
+    def went_down(self, task: Task, *, asked: bool) -> None:
+        """What it means for others that it is down for good."""
+        if task.state.result == "success":
+            log.info(f"{task.name} is down")
+        else:
+            log.error(f"{task.name} has failed: {task.why or task.state.result}")
+        self.cgroups.remove(task.name)
+        if asked:
+            return
+        if task.state.result != "success" and not self.stopping:
+            others = self.graph.dependent((task.name,)) - {task.name}
+            for name in others:
+                if self.tasks[name].state.sub not in (*DOWN, "waiting"):
+                    self.tasks[name].why = f"it requires {task.name}, which has failed"
+            self._leave([name for name in others if self.tasks[name].state.sub != "waiting"], {}, _LOST)
+        self._on_lost(task)
+
+
+_LOST = Event(kind="stop", result="dependency")
+
+
+def describe(task: Task) -> str:
+    """Its state in systemd's words: `active (running)`."""
+    return f"{ACTIVE[task.state.sub]} ({task.state.sub})"

@@ -1,0 +1,76 @@
+"""PID 1 that shares the guest's root with services: what comes before the supervisor, and what it is given.
+
+The order is the point. The reader and the spawner are forked while PID 1 is small and in its own root; then everything
+is imported; then the plan's steps are run, and imports are refused. What the guest can hold up (its files, its mounts)
+is looked at by other processes from there on, or by handles that were opened before.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import resource
+
+from lcinit import log
+from lcinit.boot import guard
+from lcinit.boot.runner import Runner
+from lcinit.linux import namespaces, process
+from lcinit.plan import steps as s
+from lcinit.service import log_writer, pid_process
+from lcinit.service.reader import Reader
+from lcinit.supervisor.loop import import_loop, loop_needed, run
+from lcinit.supervisor.spawner import Spawner
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from lcinit.boot.world import World
+    from lcinit.plan.supervision import Supervision
+    from lcinit.supervisor.guest_state import Action
+
+MORE_DESCRIPTORS = 1 << 20  # that many would do for any number of services; the hard limit decides
+
+
+def stay(world: World, rules: Supervision) -> tuple[Action, Reader]:
+    """Run the plan's steps, then the services: how lcinit is to end, and who can end the container from outside."""
+    config = world.config
+    reader = Reader.start(world.configuration, config.services or (), config.services_dir)
+    spawner = Spawner.start({"logger": log_writer.run, "pid-file": pid_process.run}, close_imports=guard.close)
+    import_loop()
+    from lcinit.service.running import Running
+
+    return run(_stay(world, rules, reader, spawner, Running)), reader
+
+
+async def _stay(
+    world: World, rules: Supervision, reader: Reader, spawner: Spawner, running: type[Running]
+) -> Action:
+    await loop_needed()
+    process.set_child_subreaper(True)
+    # before the root changes: what is at these paths then is the guest's
+    around = running(world, rules, reader, spawner, namespaces.open_procfs())
+    runner = Runner(world)
+    step = world.plan.steps[await runner.run()]
+    if not isinstance(step, s.KeepServices):
+        raise AssertionError(f"a plan with services ends with them, not {step.kind}")
+    guard.close()
+    if world.helper is not None:
+        world.helper.close()
+        world.helper = None
+    _raise_descriptors()
+    gc.collect()
+    gc.freeze()
+    return await around.run(step)
+
+
+def _raise_descriptors() -> None:
+    """As many as may be: each service's output takes two. What services get is the spawner's, which stays as it was."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MORE_DESCRIPTORS if hard == resource.RLIM_INFINITY else hard
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    except (OSError, ValueError) as error:
+        log.debug(f"no more descriptors than {os.sysconf('SC_OPEN_MAX')}: {error}")
+
+
+if TYPE_CHECKING:
+    from lcinit.service.running import Running

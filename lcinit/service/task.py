@@ -1,0 +1,508 @@
+"""One service: its state, its processes and its timers. `machine` decides, this does; an error here is this service's.
+
+What lies between services (who waits for whom, the runlevel, requests) is in `services`; it is told through `Around`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import time
+
+from lcinit import log
+from lcinit.linux.signals import SIGKILL, signal_number
+from lcinit.service import tracking
+from lcinit.service.commands import CommandList
+from lcinit.service.exits import Exit, exit_of
+from lcinit.service.health import HealthChecker
+from lcinit.service.machine import UP, Action, Event, State, rules_of, transition
+from lcinit.service.notify import Watchdog
+from lcinit.service.programs import Streams, command_program, main_program
+from lcinit.service.ready_fd import ReadyFd
+from lcinit.service.restarts import Restarts
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from asyncio import TimerHandle
+    from collections.abc import Mapping
+    from typing import Protocol
+
+    from lcinit.config.service_values import Service
+    from lcinit.config.values import Command
+    from lcinit.errors import CommandFailed
+    from lcinit.service.cgroups import Cgroups
+    from lcinit.service.launch import Launcher, Process
+    from lcinit.service.logger import Logger
+    from lcinit.service.notifications import Notification
+    from lcinit.service.tracking import Members
+    from lcinit.supervisor.reaper import Status
+    from lcinit.supervisor.spawn import Program
+
+    class Around(Protocol):
+        """What a service has around it."""
+
+        launcher: Launcher
+        logger: Logger
+        cgroups: Cgroups
+        members: Members
+        environment: Mapping[str, str]
+        limits: tuple[tuple[int, int | None, int | None], ...]
+
+        def look_at(self, task: Task) -> None:
+            """It waits: say `go` or `blocked`, now or when that is known."""
+
+        def changed(self, task: Task, before: State) -> None:
+            """Its state is another one."""
+
+        def came_up(self, task: Task) -> None:
+            """It is up."""
+
+        def went_down(self, task: Task, *, asked: bool) -> None:
+            """It is down and stays so."""
+
+        def find_main(self, task: Task) -> None:
+            """A forking service has forked: learn its main process from the PID file."""
+
+
+class Task:
+    """A service while lcinit knows of it. Needs the loop."""
+
+    def __init__(self, service: Service, around: Around) -> None:
+        self.service = service
+        self.state = State()
+        self.since = time.time()
+        self.started: float | None = None  # time.monotonic() of the main process' exec
+        self.started_at: float | None = None
+        self.main: Process | None = None
+        self.exit: Exit | None = None
+        self.why = ""  # in words, what made the result what it is
+        self.status_text = ""
+        self.ready = False
+        self.restarts = Restarts()
+        self.starts = 0
+        self.reload_failed = False
+        self.waits_for: tuple[str, ...] = ()
+        self._around = around
+        self._rules = rules_of(service)
+        self._pending: list[Event] = []
+        self._happening = False
+        self._deadline: TimerHandle | None = None
+        self._deadline_name = ""
+        self._back_off: TimerHandle | None = None
+        self._commands: CommandList | None = None
+        self._ready_fd: ReadyFd | None = None
+        self._health: HealthChecker | None = None
+        self._watchdog: Watchdog | None = None
+        self._program: Program | None = None
+        self._oom_before = 0
+        self._output = -1
+        self._last_leader = 0  # the main process, also after its end: its session outlives it
+
+    @property
+    def name(self) -> str:
+        """The service's name."""
+        return self.service.name
+
+    def replace_policy(self, service: Service) -> None:
+        """From now on another configuration, of which the running process needs to know nothing."""
+        old, self.service = self.service, service
+        self._rules = rules_of(service)
+        if service.log != old.log and self._output >= 0:
+            self._around.logger.settings(self.name, service.log)
+        if service.cgroup != old.cgroup:
+            self._around.cgroups.limit(self.name, service.cgroup)
+        if service.health != old.health and self._health is not None:
+            self._stop_health()
+            self._start_health()
+
+    def happen(self, event: Event) -> None:
+        """Take an event: the state changes, and what that means is done."""
+        self._pending.append(event)
+        if self._happening:
+            return
+        self._happening = True
+        try:
+            while self._pending:
+                self._take(self._pending.pop(0))
+        finally:
+            self._happening = False
+
+    def _take(self, event: Event) -> None:
+        before = self.state
+        self.state, actions = transition(before, event, self._rules)
+        changed = self.state.sub != before.sub
+        if changed:
+            self.since = time.time()
+            if self.state.sub not in UP:
+                self._stop_watching()
+        for action in actions:
+            try:
+                self._do(action)
+            except Exception as error:
+                log.unexpected(f"{action.kind} of {self.name}", error)
+        if changed:
+            self._around.changed(self, before)
+
+    def _do(self, action: Action) -> None:
+        if action.kind == "wait":
+            self._forget_back_off()
+            self._around.look_at(self)
+        elif action.kind == "commands":
+            self._run_commands(action.name)
+        elif action.kind == "spawn":
+            self._spawn()
+        elif action.kind == "deadline":
+            seconds = self.service.start_timeout if action.name == "start" else self.service.stop_timeout
+            self._arm(action.name, seconds)
+        elif action.kind == "no-deadline":
+            self._arm("", None)
+        elif action.kind == "signal":
+            self._ask_to_stop()
+        elif action.kind == "abort":
+            self._abort_commands()
+        elif action.kind == "kill":
+            self.kill_all()
+        elif action.kind == "up":
+            self._up()
+        elif action.kind == "down":
+            self._down(asked=action.asked)
+        elif action.kind == "back-off":
+            self._wait_before_restart()
+
+    # time
+
+    def _arm(self, name: str, seconds: float | None) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+        self._deadline_name = name
+        if seconds is not None:
+            self._deadline = asyncio.get_running_loop().call_later(seconds, self._time_is_up, seconds)
+
+    def _time_is_up(self, seconds: float) -> None:
+        self._deadline = None
+        if not self.why:
+            what = "start" if self._deadline_name == "start" else "stop"
+            self.why = f"its {what} took longer than {what}_timeout ({seconds:g} s)"
+        self.happen(Event(kind="deadline"))
+
+    def hurry(self, seconds: float) -> None:
+        """Have what is left of its stop take no longer than this."""
+        if self._deadline is None or self._deadline.when() > asyncio.get_running_loop().time() + seconds:
+            self._arm("stop", seconds)
+
+    def extend(self, seconds: float) -> None:
+        """EXTEND_TIMEOUT_USEC: what it does now may take so long from now on."""
+        if self._deadline is not None:
+            self._arm(self._deadline_name, seconds)
+
+    def _wait_before_restart(self) -> None:
+        now = time.monotonic()
+        lived = now - self.started if self.started is not None else 0.0
+        delay = self.restarts.delay(self.service, lived, random.random())
+        log.info(f"{self.name} has ended ({self.why}); it is started again" + (f" in {delay:.3g} s" if delay else ""))
+        if delay:
+            self._back_off = asyncio.get_running_loop().call_later(delay, self._due)
+        else:
+            self._due()
+
+    def _due(self) -> None:
+        self._back_off = None
+        self.happen(Event(kind="due"))
+
+    def _forget_back_off(self) -> None:
+        if self._back_off is not None:
+            self._back_off.cancel()
+            self._back_off = None
+
+    # the main process
+
+    def go(self) -> None:
+        """What it waits for has settled: begin, unless it was begun too often lately."""
+        if self.state.sub != "waiting":
+            return
+        service = self.service
+        if not self.restarts.started(service, time.monotonic()):
+            self.why = (
+                f"it was started {service.start_limit_burst} times within {service.start_limit_interval:g} s"
+                f" (start_limit_burst), and ended last: {self.why or 'by itself'}"
+            )
+            self.happen(Event(kind="limit"))
+            return
+        self.starts += 1
+        self.exit, self.status_text, self.why, self.ready = None, "", "", False
+        self.started = self.started_at = None
+        self._program = None
+        self.happen(Event(kind="go"))
+
+    def program(self) -> Program:
+        """What its main process is: made once a start."""
+        if self._program is None:
+            self._program = self._make_program()
+        return self._program
+
+    def _make_program(self) -> Program:
+        service = self.service
+        around = self._around
+        if self._output < 0:
+            self._output = around.logger.open(self.name, service.log)
+        streams = Streams(self._output, around.cgroups.make(self.name, service.cgroup))
+        return main_program(service, around.environment, streams, around.limits)
+
+    def _spawn(self) -> None:
+        try:
+            program = self.program()
+            self._oom_before = self._around.members.oom_kills(self.name)
+            if self.service.type == "notify-fd":
+                self._ready_fd = ReadyFd(self._ready, self._never_ready)
+                program = program.replace(descriptors=((self._ready_fd.writer, self.service.notify_fd),))
+            self.main = self._around.launcher.launch(program, self)
+        except OSError as error:
+            self._close_ready_fd()
+            self.main = None
+            self.why = f"cannot start {self.service.command[0]}: {error.strerror}"
+            self.happen(Event(kind="unstartable"))
+
+    def executed(self, process: Process) -> None:
+        """The main program runs."""
+        if process is not self.main:
+            return
+        if self._ready_fd is not None:
+            self._ready_fd.handed()
+        self._last_leader = self.leader
+        self.started, self.started_at = time.monotonic(), time.time()
+        self.happen(Event(kind="started"))
+
+    def unstartable(self, process: Process, failure: CommandFailed) -> None:
+        """The main program cannot be run."""
+        if process is not self.main:
+            return
+        self._close_ready_fd()
+        self.main = None
+        self.why = failure.message
+        self.exit = Exit(result="start-failure", code=failure.exit_code)
+        self.happen(Event(kind="unstartable"))
+
+    def ended(self, process: Process, status: Status) -> None:
+        """The main process has ended; of a forking service, the one that it has forked from too."""
+        if process is not self.main:
+            return
+        ended = exit_of(
+            self.service,
+            status,
+            oom_kills=self._around.members.oom_kills(self.name) - self._oom_before,
+        )
+        self._close_ready_fd()
+        if self.service.type == "forking" and self.state.sub == "start" and ended.result == "success":
+            self.main = None
+            self._around.find_main(self)
+            return
+        self.main = None
+        self.exit = ended
+        if not self.why:
+            self.why = ended.words()
+        self.happen(Event(kind="exited", result=ended.result, prevent=ended.prevent))
+
+    def adopt(self, pid: int) -> None:
+        """Its main process from now on: a forking service's, or what MAINPID= names."""
+        if self.main is not None:
+            self.main.orphan()
+        self.main = self._around.launcher.adopt(pid, self)
+        self._last_leader = pid
+
+    def found_main(self, pid: int, why: str) -> None:
+        """The PID file was read: `pid`, or 0 and why there is none."""
+        if self.state.sub != "start":
+            return
+        if pid:
+            self.adopt(pid)
+            self.happen(Event(kind="ready"))
+        else:
+            self.why = why
+            self.happen(Event(kind="exited", result="protocol"))
+
+    def _ready(self) -> None:
+        self.ready = True
+        self.happen(Event(kind="ready"))
+
+    def _never_ready(self) -> None:
+        """It closed its notification descriptor without a newline: only its end or its time can follow."""
+        if self.state.sub == "start":
+            log.warning(f"{self.name} has closed descriptor {self.service.notify_fd} without saying that it is ready")
+
+    def _close_ready_fd(self) -> None:
+        if self._ready_fd is not None:
+            self._ready_fd.close()
+            self._ready_fd = None
+
+    def notified(self, said: Notification) -> None:
+        """What it said on $NOTIFY_SOCKET."""
+        if said.status is not None:
+            self.status_text = said.status
+        if said.extend_timeout_usec is not None:
+            self.extend(said.extend_timeout_usec / 1_000_000)
+        if said.watchdog_usec is not None and self._watchdog is not None:
+            self._watchdog.interval = said.watchdog_usec / 1_000_000
+        if said.watchdog and self._watchdog is not None:
+            self._watchdog.ping()
+        if said.watchdog_trigger and self.state.sub in UP:
+            self._sick("watchdog", "it has asked for its watchdog's action")
+        if said.reloading and self.state.sub == "running":
+            self.happen(Event(kind="reloading"))
+        if said.ready and self.service.type == "notify":
+            self._ready()
+
+    # commands
+
+    def _run_commands(self, name: str) -> None:
+        self._abort_commands()
+        if name == "reload":
+            self.reload_failed = False
+            if not self.service.reload:
+                self._reload_by_signal()
+                return
+        commands = getattr(self.service, name.replace("-", "_"))
+        self._commands = CommandList(
+            f"{self.name}: {name.replace('-', '_')}",
+            commands,
+            self._around.launcher,
+            self._command,
+            self._commands_ended,
+        )
+        self._commands.begin()
+
+    def _reload_by_signal(self) -> None:
+        signal = self.service.reload_signal
+        if signal is not None and self.main is not None:
+            self.main.signal(signal_number(signal))
+        self.happen(Event(kind="done"))
+
+    def _command(self, command: Command, stdin: int | None) -> Program:
+        extra = {}
+        if self.main is not None and self.main.pid is not None:
+            extra["MAINPID"] = str(self.main.pid)
+        if self.exit is not None and self.state.sub == "stop-post":
+            extra["SERVICE_RESULT"] = self.state.result
+            extra["EXIT_CODE"] = "exited" if self.exit.signal is None else "dumped" if self.exit.core else "killed"
+            extra["EXIT_STATUS"] = (self.exit.signal or "")[3:] or str(self.exit.code)
+        return command_program(command, self.program(), extra, stdin)
+
+    def _commands_ended(self, result: str, why: str) -> None:
+        self._commands = None
+        if result == "success":
+            self.happen(Event(kind="done"))
+            return
+        log.warning(why)
+        if self.state.sub == "reload":
+            self.reload_failed = True
+        elif not self.why:
+            self.why = why
+        self.happen(Event(kind="failed", result=result))
+
+    def _abort_commands(self) -> None:
+        if self._commands is not None:
+            self._commands.abort()
+            self._commands = None
+
+    # stopping
+
+    def _ask_to_stop(self) -> None:
+        number = signal_number(self.service.stop_signal)
+        if self.service.kill_mode == "control-group":
+            self._around.members.signal_all(self.name, self.leader, number)
+        elif self.main is not None:
+            self.main.signal(number)
+
+    @property
+    def leader(self) -> int:
+        """The PID of the main process, 0 for none."""
+        return 0 if self.main is None or self.main.pid is None else self.main.pid
+
+    def kill_all(self) -> None:
+        """SIGKILL to everything of it."""
+        if self.main is not None:
+            self.main.signal(SIGKILL)
+        self._around.members.kill_all(self.name, self._last_leader)
+        if self.main is None:
+            self._last_leader = 0  # the number may be another's soon
+
+    def signal(self, number: int, whom: str) -> int:
+        """Signal its main process or all of it: how many there were."""
+        if whom == "all":
+            return self._around.members.signal_all(self.name, self.leader, number)
+        if self.main is None or self.main.pid is None:
+            return 0
+        self.main.signal(number)
+        return 1
+
+    # up and down
+
+    def _up(self) -> None:
+        self.ready = True
+        if self.service.watchdog is not None:
+            self._watchdog = Watchdog(self.service.watchdog, self._watchdog_expired)
+            self._watchdog.start()
+        self._start_health()
+        self._around.came_up(self)
+
+    def _start_health(self) -> None:
+        if self.service.health is not None and self.state.sub in UP:
+            self._health = HealthChecker(
+                self.service.health, run=self._check, on_result=self._checked, on_unhealthy=self._unhealthy
+            )
+            self._health.start()
+
+    def _stop_health(self) -> None:
+        if self._health is not None:
+            self._health.stop()
+            self._health = None
+
+    def _stop_watching(self) -> None:
+        self._stop_health()
+        if self._watchdog is not None:
+            self._watchdog.stop()
+            self._watchdog = None
+
+    async def _check(self, command: Command, seconds: float) -> Status:
+        """Run a health check's command."""
+        return await tracking.run(self._around.launcher, self._command(command, None), seconds)
+
+    def _checked(self, ok: bool, detail: str) -> None:
+        if not ok:
+            log.debug(f"{self.name}: health check: {detail}")
+
+    def _unhealthy(self, detail: str) -> None:
+        health = self.service.health
+        action = "none" if health is None else health.action
+        log.warning(f"{self.name} is not healthy: {detail}" + ("" if action == "none" else f"; action {action}"))
+        if action == "restart":
+            self._sick("health", f"its health check failed: {detail}")
+        elif action == "stop":
+            self.why = f"its health check failed: {detail}"
+            self.happen(Event(kind="stop", result="health"))
+
+    def _watchdog_expired(self) -> None:
+        self._sick("watchdog", f"no WATCHDOG=1 within {self.service.watchdog:g} s")
+
+    def _sick(self, result: str, why: str) -> None:
+        self.why = why
+        self.happen(Event(kind="sick", result=result))
+
+    def _down(self, *, asked: bool) -> None:
+        self._forget_back_off()
+        self._close_ready_fd()
+        self._program = None
+        self.main = None
+        if self._output >= 0:
+            os.close(self._output)
+            self._output = -1
+            self._around.logger.close(self.name)
+        self._around.went_down(self, asked=asked)
+
+    def close(self) -> None:
+        """Forget it: whatever there is of it is down."""
+        self._stop_watching()
+        self._abort_commands()
+        self._arm("", None)
+        self._forget_back_off()

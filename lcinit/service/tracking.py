@@ -1,0 +1,200 @@
+"""Which processes belong to a service: those in its cgroup; without one, its session and what descends from its main
+process (PID 1 is the parent of all orphans, but not of those that still have one).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+
+from lcinit.boot import cgroup_control
+from lcinit.linux.signals import SIGKILL
+from lcinit.supervisor.reaper import Status
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
+
+    from lcinit.errors import CommandFailed
+    from lcinit.service.cgroups import Cgroups
+    from lcinit.service.launch import Launcher, Process
+    from lcinit.supervisor.spawn import Program
+
+TIMED_OUT = Status(-1)
+SWEEP = 0.05  # seconds until those are looked for who have left their process group
+SWEEPS = 8
+
+
+class Table:
+    """Where the table of processes is read: a handle of this PID namespace's procfs, since the guest may mount
+    something over /proc.
+    """
+
+    def __init__(self, procfs: int) -> None:
+        self.procfs = procfs
+
+    def processes(self) -> Iterator[tuple[int, int, int]]:
+        """PID, parent's PID and session of each process, as far as they can be seen (proc_pid_stat(5))."""
+        with os.scandir(self.procfs) as entries:
+            pids = [entry.name for entry in entries if entry.name.isdigit()]
+        for pid in pids:
+            found = self.process(int(pid))
+            if found is not None:
+                yield found
+
+    def process(self, pid: int) -> tuple[int, int, int] | None:
+        """One of them; None where there is no such process."""
+        stat = self.read(f"{pid}/stat")
+        fields = stat[stat.rfind(b")") + 2 :].split()
+        return (pid, int(fields[1]), int(fields[3])) if len(fields) > 3 else None
+
+    def read(self, name: str) -> bytes:
+        """The beginning of a file of it; empty where there is none."""
+        try:
+            file = os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=self.procfs)
+        except OSError:
+            return b""
+        try:
+            return os.read(file, 4096)
+        except OSError:
+            return b""
+        finally:
+            os.close(file)
+
+    def family(self, leaders: Collection[int]) -> list[int]:
+        """Those whose session one of `leaders` leads or led, and all that descend from them."""
+        children: dict[int, list[int]] = {}
+        found = set()
+        for pid, parent, session in self.processes():
+            children.setdefault(parent, []).append(pid)
+            if session in leaders:
+                found.add(pid)
+        pending = list(found)
+        while pending:
+            for child in children.get(pending.pop(), ()):
+                if child not in found:
+                    found.add(child)
+                    pending.append(child)
+        found.discard(os.getpid())
+        return sorted(found)
+
+    def belongs(self, pid: int, leader: int) -> bool:
+        """Whether a process is `leader`, of its session, or one of its descendants."""
+        for _ in range(64):
+            found = self.process(pid)
+            if found is None or pid <= 1:
+                return False
+            if leader in (pid, found[2]):
+                return True
+            pid = found[1]
+        return False
+
+
+class Members:
+    """The processes of services."""
+
+    def __init__(self, cgroups: Cgroups, table: Table) -> None:
+        self.cgroups = cgroups
+        self.table = table
+        self._left: set[int] = set()
+
+    def pids(self, name: str, leader: int) -> list[int]:
+        """Those of a service whose main process is or was `leader` (0: none)."""
+        directory = self.cgroups.directory(name)
+        if directory >= 0:
+            return cgroup_control.processes(directory)
+        return self.table.family((leader,)) if leader else []
+
+    def signal_all(self, name: str, leader: int, number: int) -> int:
+        """Signal all of them: how many."""
+        if number == SIGKILL:
+            count = len(self.pids(name, leader))
+            self.kill_all(name, leader)
+            return count
+        return _signal(self.pids(name, leader), number)
+
+    def kill_all(self, name: str, leader: int) -> None:
+        """SIGKILL to all of them."""
+        if self.cgroups.kill(name):
+            return
+        if not leader:
+            return
+        _kill_group(leader)
+        # the rest are found in the table of processes, which takes its time: not while somebody waits for a restart
+        if not self._left:
+            asyncio.get_running_loop().call_later(SWEEP, self.sweep)
+        self._left.add(leader)
+
+    def sweep(self) -> None:
+        """Kill those whose families were left, and whom they have forked meanwhile."""
+        left, self._left = self._left, set()
+        for _ in range(SWEEPS):
+            if not left or not _signal(self.table.family(left), SIGKILL):
+                return
+
+    def oom_kills(self, name: str) -> int:
+        """How many of its processes the kernel has killed for want of memory so far."""
+        directory = self.cgroups.directory(name)
+        return cgroup_control.oom_kills(directory) if directory >= 0 else 0
+
+    def service_of(self, pid: int) -> str | None:
+        """Which service a process belongs to, by its cgroup; None where that does not tell."""
+        for line in self.table.read(f"{pid}/cgroup").decode("utf-8", "surrogateescape").splitlines():
+            if line.startswith("0::"):
+                return self.cgroups.service_of(line[3:])
+        return None
+
+
+def _kill_group(leader: int) -> None:
+    try:
+        os.killpg(leader, SIGKILL)
+    except OSError:
+        return  # nobody is left in it
+
+
+def _signal(pids: list[int], number: int) -> int:
+    count = 0
+    for pid in pids:
+        try:
+            os.kill(pid, number)
+            count += 1
+        except OSError:
+            continue  # it has ended
+    return count
+
+
+class _Once:
+    """Hears of one process that somebody waits for."""
+
+    def __init__(self) -> None:
+        self.result: asyncio.Future[Status | CommandFailed] = asyncio.get_running_loop().create_future()
+
+    def executed(self, _process: Process) -> None:
+        """It runs."""
+
+    def unstartable(self, _process: Process, failure: CommandFailed) -> None:
+        """It never will."""
+        if not self.result.done():
+            self.result.set_result(failure)
+
+    def ended(self, _process: Process, status: Status) -> None:
+        """It has ended."""
+        if not self.result.done():
+            self.result.set_result(status)
+
+
+async def run(launcher: Launcher, program: Program, seconds: float) -> Status:
+    """Run a program to its end: its status, TIMED_OUT where that took longer. Raises CommandFailed, OSError."""
+    once = _Once()
+    process = launcher.launch(program, once)
+    try:
+        async with asyncio.timeout(seconds):
+            result = await once.result
+    except TimeoutError:
+        return TIMED_OUT
+    finally:
+        if process.alive:
+            process.signal(SIGKILL, group=True)
+    if isinstance(result, Status):
+        return result
+    raise result
