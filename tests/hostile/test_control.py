@@ -23,25 +23,29 @@ from lcinit.errors import LcinitError
 from lcinit.linux import mount, namespaces, process
 from lcinit.linux.calls import AT_FDCWD
 from tests.namespace.control_rig import BOTH_LOOPS, Rig, report, wait_until
+from tests.namespace.identities import (
+    ORDINARY,
+    STATUS,
+    answer_as,
+    connect,
+    nobody_else,
+    open_to_all,
+    pid_1_of_another,
+    reachable_path,
+    root_of,
+    user,
+)
 from tests.namespace.isolated import needs_root, run_isolated
 
 pytestmark = needs_root
 
-STATUS = b'{"method":"io.lcinit.Manager.Status"}\0'
-GUEST_ROOT, ORDINARY = 1000000, 1234
+GUEST_ROOT = 1000000
 
 
 @pytest.fixture(params=BOTH_LOOPS)
 def rig(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Rig]:
     with Rig(str(tmp_path / "lcinit" / "control"), request.param) as running:
         yield running
-
-
-def _connect(rig: Rig) -> socket.socket:
-    client = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    client.connect(rig.path)
-    client.settimeout(5)  # not before: a connect that must not wait fails where others wait to be let in
-    return client
 
 
 def _all(client: socket.socket) -> bytes:
@@ -57,103 +61,26 @@ def _all(client: socket.socket) -> bytes:
 
 @pytest.fixture
 def reachable() -> Iterator[str]:
-    """A path for a socket that everybody can reach: only the judgement of peers is left to keep them out."""
-    with tempfile.TemporaryDirectory(prefix="lcinit-control-") as directory:
-        os.chmod(directory, 0o755)
-        yield f"{directory}/lcinit/control"
-
-
-def _open_to_all(rig: Rig) -> None:
-    os.chmod(os.path.dirname(rig.path), 0o755)
-    os.chmod(rig.path, 0o666)
-
-
-def _as(identity: Callable[[], object], rig: Rig) -> dict[str, Any]:
-    """What a process of that identity is answered to Status; "closed" says whether the server hung up by itself."""
-    reading, writing = os.pipe()
-    child = os.fork()
-    if child == 0:
-        try:
-            identity()
-            with _connect(rig) as client:
-                try:
-                    client.sendall(STATUS)
-                except BrokenPipeError:
-                    pass
-                client.settimeout(0.5)
-                data, closed = b"", False
-                try:
-                    while received := client.recv(65536):
-                        data += received
-                    closed = True
-                except ConnectionResetError:
-                    closed = True
-                except TimeoutError:
-                    pass
-            told = {"closed": closed, **json.loads(data.split(b"\0")[0])}
-        except BaseException as error:
-            told = {"failed": f"{type(error).__name__}: {error}"}
-        os.write(writing, json.dumps(told).encode())
-        os._exit(0)
-    os.close(writing)
-    with open(reading, "rb") as file:
-        answer: dict[str, Any] = json.load(file)
-    os.waitpid(child, 0)
-    return answer
-
-
-def _ordinary_user() -> None:
-    os.setgroups([])
-    os.setresgid(ORDINARY, ORDINARY, ORDINARY)
-    os.setresuid(ORDINARY, ORDINARY, ORDINARY)
-
-
-def _root_of(maps: str) -> Callable[[], None]:
-    """Become root of a new user namespace with this map, which a process outside writes."""
-
-    def become() -> None:
-        unshared, told = os.pipe()
-        mapped, done = os.pipe()
-        pid = os.getpid()
-        writer = os.fork()
-        if writer == 0:
-            os.read(unshared, 1)
-            for name in ("uid_map", "gid_map"):
-                with open(f"/proc/{pid}/{name}", "w") as file:
-                    file.write(maps)
-            os.write(done, b"x")
-            os._exit(0)
-        namespaces.unshare(namespaces.CLONE_NEWUSER)
-        os.write(told, b"x")
-        os.read(mapped, 1)
-        os.waitpid(writer, 0)
-        os.setresgid(0, 0, 0)
-        os.setresuid(0, 0, 0)
-
-    return become
-
-
-def _own_root() -> None:
-    """The outer root, as it is."""
+    yield from reachable_path()
 
 
 @pytest.mark.row(20)
 @pytest.mark.parametrize("loop", BOTH_LOOPS)
 def test_root_of_its_own_user_namespace_alone_is_served(reachable: str, loop: str) -> None:
     with Rig(reachable, loop) as rig:
-        _open_to_all(rig)
+        open_to_all(rig)
         _judge_four(rig)
 
 
 def _judge_four(rig: Rig) -> None:
-    assert _as(_own_root, rig) == {"closed": False, "parameters": {"status": report()}}
+    assert answer_as(nobody_else, rig) == {"closed": False, "parameters": {"status": report()}}
     refused = {
-        "an ordinary user": _ordinary_user,
-        "the guest's root": _root_of(f"0 {GUEST_ROOT} 65536"),
-        "root of a namespace whose root is the outer one": _root_of("0 0 1"),
+        "an ordinary user": user(),
+        "the guest's root": root_of(f"0 {GUEST_ROOT} 65536"),
+        "root of a namespace whose root is the outer one": root_of("0 0 1"),
     }
     for who, identity in refused.items():
-        answer = _as(identity, rig)
+        answer = answer_as(identity, rig)
         assert answer.get("error") == "io.lcinit.Manager.AccessDenied", f"{who}: {answer}"
         assert answer["closed"], who
         assert "root of lcinit's own user namespace alone" in answer["parameters"]["message"]
@@ -195,25 +122,11 @@ def _accepted_from_the_dead() -> socket.socket:
 @pytest.mark.row(20)
 @pytest.mark.parametrize("loop", BOTH_LOOPS)
 def test_root_of_an_outer_pid_namespace_is_served_and_others_of_it_are_not(reachable: str, loop: str) -> None:
-    def inside_another() -> None:
-        """The server is PID 1 of a PID namespace: who is outside has no number there."""
-        namespaces.unshare(namespaces.CLONE_NEWPID | namespaces.CLONE_NEWNS)
-        mount.make_private("/")
-        inner = os.fork()
-        if inner:
-            os.closerange(3, 1000)
-            signal.signal(signal.SIGTERM, lambda *_: os.kill(inner, signal.SIGTERM))
-            os._exit(os.waitstatus_to_exitcode(os.waitpid(inner, 0)[1]))
-        process.set_pdeathsig(signal.SIGKILL)
-        proc = mount.new_mount("proc")
-        mount.move_mount(proc, "", AT_FDCWD, "/proc", 0)
-        os.close(proc)
-
-    with Rig(reachable, loop, inside_another) as rig:
-        _open_to_all(rig)
-        assert _as(_own_root, rig)["parameters"] == {"status": report()}
-        assert _as(_ordinary_user, rig)["error"] == "io.lcinit.Manager.AccessDenied"
-        assert _as(_root_of(f"0 {GUEST_ROOT} 65536"), rig)["error"] == "io.lcinit.Manager.AccessDenied"
+    with Rig(reachable, loop, pid_1_of_another) as rig:
+        open_to_all(rig)
+        assert answer_as(nobody_else, rig)["parameters"] == {"status": report()}
+        assert answer_as(user(), rig)["error"] == "io.lcinit.Manager.AccessDenied"
+        assert answer_as(root_of(f"0 {GUEST_ROOT} 65536"), rig)["error"] == "io.lcinit.Manager.AccessDenied"
 
 
 @pytest.mark.row(20)
@@ -239,7 +152,7 @@ def test_five_hundred_idle_clients_keep_nobody_out(tmp_path: Path, loop: str) ->
         before = rig.descriptors()
         idle = []
         for number in range(500):
-            idle.append(_connect(rig))
+            idle.append(connect(rig))
             if number % 2:
                 idle[-1].sendall(b'{"method":')
         try:
@@ -267,7 +180,7 @@ def test_followers_leave_room_and_those_that_follow_are_not_closed_for_the_idle(
         next(one_more.stream("Logs", follow=True))
     with rig.client() as one_more, pytest.raises(LcinitError, match="as many clients"):
         one_more.upgrade("OpenConsole")
-    idle = [_connect(rig) for _ in range(100)]
+    idle = [connect(rig) for _ in range(100)]
     with rig.client() as client:
         client.call("Poweroff")
     for stream in streams:
@@ -283,7 +196,7 @@ def test_who_does_not_read_makes_room_and_costs_little_memory(rig: Rig) -> None:
     with rig.client() as client:
         client.call("Status")
     before = _resident(rig)
-    deaf = [_connect(rig) for _ in range(64)]
+    deaf = [connect(rig) for _ in range(64)]
     for each in deaf:
         each.setblocking(False)
         try:
@@ -309,7 +222,7 @@ def _resident(rig: Rig) -> int:
 
 @pytest.mark.row(31)
 def test_descriptors_that_are_sent_are_never_held(rig: Rig) -> None:
-    with _connect(rig) as client:
+    with connect(rig) as client:
         client.sendall(STATUS)
         assert client.recv(65536)
         before = rig.descriptors()
@@ -353,7 +266,7 @@ def _nonsense(seed: int) -> bytes:
 def test_nonsense_ends_its_own_connection_at_most(rig: Rig) -> None:
     with rig.client() as witness:
         for seed in range(800):
-            with _connect(rig) as client:
+            with connect(rig) as client:
                 try:
                     client.sendall(_nonsense(seed))
                     client.shutdown(socket.SHUT_WR)
@@ -371,7 +284,7 @@ def test_nonsense_ends_its_own_connection_at_most(rig: Rig) -> None:
 @pytest.mark.row(32)
 def test_a_deep_message_is_refused_without_a_parser(rig: Rig) -> None:
     """Within the length cap, and so deep that a parser which recurses would come to the end of its stack."""
-    with _connect(rig) as client:
+    with connect(rig) as client:
         client.sendall(b'{"method":"a.b","parameters":' + b'{"a":' * 12000 + b"\0")
         assert _all(client) == b""
     assert f"it nests deeper than {DEPTH_LIMIT}" in rig.said()

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from lcinit.guest.chores import Chores
+from lcinit.supervisor.chores import Chores
 from lcinit.linux import signals
 from lcinit.linux.signals import SignalInfo
 from lcinit.supervisor import loop as loops
