@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 
+from lcinit import log
 from lcinit.boot import mounts
 from lcinit.boot.world import World
 from lcinit.errors import SystemFailure
@@ -15,6 +16,24 @@ from lcinit.plan import steps as s
 def terminal() -> int | None:
     """Which of the standard streams is a terminal; None if none is."""
     return next((fd for fd in (0, 1, 2) if os.isatty(fd)), None)
+
+
+def terminal_is_foreign(world: World) -> bool:
+    """Whether a guest could type into it for whoever started lcinit, were it the guest's (TIOCSTI, CVE-2017-5226).
+
+    Otherwise it is made the controlling terminal where this session has none, for the sake of job control.
+    """
+    stream = terminal()
+    if stream is None:
+        return False
+    if world.config.id_map is not None and not world.console_own:
+        return True
+    if os.getsid(0) == os.getpid():
+        try:
+            process.set_controlling_tty(stream)
+        except OSError as error:
+            log.debug(f"no job control on the console: {error.strerror}")  # it is another session's
+    return False
 
 
 def open_console(world: World, step: s.OpenConsole) -> None:

@@ -8,6 +8,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Literal
 
+    from lcinit.config.service_values import ServicePart
+
     RootMode = Literal["pivot", "chroot", "none"]
 
 
@@ -183,5 +185,7 @@ class Config(Record):
     setup: Setup = Setup()
     exec: Exec = Exec()
     shutdown: Shutdown = Shutdown()
-    runlevel: int = 3
+    services: tuple[ServicePart, ...] | None = None
+    services_dir: str = "/etc/lcinit/services"
+    runlevel: str = "3"
     log: Log = Log()

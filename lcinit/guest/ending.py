@@ -9,6 +9,8 @@ from lcinit.linux import process
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from lcinit.plan.supervision import Supervision
     from lcinit.supervisor.guest_state import Action
 
@@ -21,8 +23,9 @@ _KILLED = 137
 REBOOT_STATUS = 129  # what a reboot that the manager could not be told looks like
 
 
-def end(action: Action, rules: Supervision) -> int:
-    """The exit code for the action "end"; where reboot(2) tells more than an exit code, it does not return.
+def end(action: Action, rules: Supervision, reboot: Callable[[int], None] = process.reboot) -> int:
+    """The exit code for the action "end"; where reboot(2), or `reboot` in its place, tells more than an exit code, it
+    does not return.
 
     The code of a guest that is no init is passed on also after a poweroff. As the first process of a machine PID 1 may
     not exit at all: the machine would panic.
@@ -33,7 +36,7 @@ def end(action: Action, rules: Supervision) -> int:
         how = "poweroff" if action.how == "exit" else action.how
         if rules.may_reboot and os.getpid() == 1:
             try:
-                process.reboot(_COMMANDS[how])
+                reboot(_COMMANDS[how])
             except OSError as error:
                 log.debug(f"{how} by reboot(2): {error.strerror}")
         if action.how == "reboot":

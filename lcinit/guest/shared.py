@@ -13,7 +13,7 @@ import time
 
 from lcinit import log
 from lcinit.boot import guard
-from lcinit.boot.console import terminal
+from lcinit.boot.console import terminal_is_foreign
 from lcinit.boot.runner import Runner
 from lcinit.errors import SystemFailure
 from lcinit.linux import process, signals
@@ -190,22 +190,5 @@ class Keeping:
             limits=tuple(
                 (getattr(resource, f"RLIMIT_{limit.name.upper()}"), limit.soft, limit.hard) for limit in step.limits
             ),
-            session="new" if self._terminal_is_foreign() else "group",
+            session="new" if terminal_is_foreign(self._world) else "group",
         )
-
-    def _terminal_is_foreign(self) -> bool:
-        """Whether a guest could type into it for whoever started lcinit, were it the guest's (TIOCSTI, CVE-2017-5226).
-
-        Otherwise it is made the controlling terminal where this session has none, for the sake of job control.
-        """
-        stream = terminal()
-        if stream is None:
-            return False
-        if self._world.config.id_map is not None and not self._world.console_own:
-            return True
-        if os.getsid(0) == os.getpid():
-            try:
-                process.set_controlling_tty(stream)
-            except OSError as error:
-                log.debug(f"no job control on the console: {error.strerror}")  # it is another session's
-        return False

@@ -24,6 +24,12 @@ def stay(world: World) -> int:
     if rules is None:
         raise AssertionError("a plan that hands over is not stayed with")
     forbid_dumping()
+    if world.config.services is not None:
+        from lcinit.guest.ending import end
+        from lcinit.service import stay as services
+
+        how, reader = services.stay(world, rules)
+        return end(how, rules, reader.reboot)
     if rules.pid == "shared":
         import_loop(fast=True)
         from lcinit.guest import shared

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 
+import lcinit.linux.signals  # noqa: F401 (describe_status has it imported, which may be too late)
 from lcinit import log
 from lcinit.errors import LcinitError
 from lcinit.service.health_http import Exchange, parse_url

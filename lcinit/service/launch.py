@@ -136,13 +136,19 @@ class Launcher:
 
     def launch(self, program: Program, heard: Heard | None) -> Process:
         """Ask for a process. Raises OSError where there is no room for one."""
+        return self._follow(self._spawner.begin(program), heard)
+
+    def _follow(self, starting: Starting, heard: Heard | None) -> Process:
         process = Process(heard)
-        starting = self._spawner.begin(program)
         process.begun(starting)
         self._under_way[starting] = process
         fd = starting.fileno()
         asyncio.get_running_loop().add_reader(fd, self._look, starting, fd)
         return process
+
+    def launch_function(self, name: str, descriptors: tuple[int, ...], heard: Heard | None) -> Process:
+        """Ask for a process that runs one of the spawner's functions. Raises OSError."""
+        return self._follow(self._spawner.begin_function(name, descriptors), heard)
 
     def adopt(self, pid: int, heard: Heard) -> Process:
         """A process that is there already, and this process' child: what a daemon has left behind."""

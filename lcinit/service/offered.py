@@ -10,7 +10,7 @@ from lcinit import __version__, log
 from lcinit.boot import cgroup_control
 from lcinit.control.services import NoSuchService
 from lcinit.control.waiting import Waiting
-from lcinit.errors import EX_CONFIG, EX_UNAVAILABLE, LcinitError
+from lcinit.errors import EX_UNAVAILABLE, LcinitError
 from lcinit.plan import show
 from lcinit.service.command import COMMAND
 from lcinit.service.machine import ACTIVE, DOWN, UP, Event

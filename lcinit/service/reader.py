@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import array
 import asyncio
+import errno
 import gc
 import marshal
 import os
 import resource
 import socket
+import struct
 
 import lcinit
 from lcinit import log
@@ -35,7 +37,9 @@ if TYPE_CHECKING:
 NOBODY = 65534
 _CHUNK = 1 << 16
 _MOST_CPU, _MOST_MEMORY = 20, 512 << 20  # seconds and bytes that a worker may use: a parser that a file has led astray
-_FIRST, _AGAIN = b"f", b"a"
+_FIRST, _AGAIN, _REBOOT = b"f", b"a", b"r"
+_NUMBER = struct.Struct("=I")
+_REBOOT_PATIENCE = 5.0  # seconds
 
 
 class Reader:
@@ -87,9 +91,15 @@ class Reader:
         catalogue: Catalogue = from_plain(value)
         return catalogue
 
-    def close(self) -> None:
-        """End it."""
-        self._channel.close()
+    def reboot(self, command: int) -> None:
+        """reboot(2) by the reader, which is in the user namespace that owns PID 1's PID namespace; PID 1 with an id map
+        is not. It does not return where that succeeds. Raises OSError.
+        """
+        self._channel.settimeout(_REBOOT_PATIENCE)
+        self._channel.send(_REBOOT + _NUMBER.pack(command))
+        answer = self._channel.recv(_NUMBER.size)
+        number = _NUMBER.unpack(answer)[0] if len(answer) == _NUMBER.size else errno.EPIPE
+        raise OSError(number, os.strerror(number))
 
 
 async def _read_all(fd: int) -> bytes:
@@ -126,6 +136,8 @@ def _serve(
         gc.disable()
         first = True
         while first or _wait(channel):
+            if not first and _reboot(channel):
+                continue
             pid = os.fork()
             if pid == 0:
                 _work(channel, path, inline, directory)
@@ -139,6 +151,21 @@ def _serve(
 def _wait(channel: socket.socket) -> bool:
     """Whether there is another request, and not the end."""
     return bool(channel.recv(1, socket.MSG_PEEK))
+
+
+def _reboot(channel: socket.socket) -> bool:
+    """Whether the request was for a reboot: it failed, if this returns."""
+    request = channel.recv(1 + _NUMBER.size, socket.MSG_PEEK)
+    if not request.startswith(_REBOOT):
+        return False
+    channel.recv(1 + _NUMBER.size)
+    try:
+        process.reboot(_NUMBER.unpack(request[1:])[0])
+        answer = 0
+    except OSError as error:
+        answer = error.errno or errno.EPERM
+    channel.send(_NUMBER.pack(answer))
+    return True
 
 
 def _work(channel: socket.socket, path: str | None, inline: tuple[ServicePart, ...], directory: str) -> Never:

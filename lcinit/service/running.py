@@ -10,7 +10,7 @@ from lcinit.boot.console import terminal_is_foreign
 from lcinit.control.initctl_service import InitctlService
 from lcinit.control.notify import ManagerSocket
 from lcinit.control.service import ControlServer
-from lcinit.errors import LcinitError, SystemFailure
+from lcinit.errors import SystemFailure
 from lcinit.service.aggregate import Aggregate
 from lcinit.service.cgroups import Cgroups
 from lcinit.service.command import COMMAND, on_console
@@ -19,23 +19,28 @@ from lcinit.service.launch import Launcher
 from lcinit.service.logger import Logger
 from lcinit.service.notify import NotifySocket
 from lcinit.service.offered import Offered
-from lcinit.service.pid_file import PidFiles
+from lcinit.service.pid_process import PidFiles
 from lcinit.service.programs import limits_of
 from lcinit.service.reload import Reloading
 from lcinit.service.services import Means
 from lcinit.service.supervisor import Supervisor
 from lcinit.service.tracking import Members, Table
-from lcinit.supervisor.loop import loop_needed
+from lcinit.supervisor.meanings import meaning
+from lcinit.supervisor.reaper import describe_status
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from lcinit.boot.world import World
+    from lcinit.config.service_values import Service
+    from lcinit.errors import CommandFailed
     from lcinit.linux.signals import SignalInfo
     from lcinit.plan.steps import KeepServices
     from lcinit.plan.supervision import Supervision
+    from lcinit.service.launch import Process
     from lcinit.service.notifications import Notification
     from lcinit.service.reader import Reader
     from lcinit.supervisor.guest_state import Action
+    from lcinit.supervisor.reaper import Status
     from lcinit.supervisor.spawner import Spawner
 
 LAST_WORDS = 0.5  # seconds that the end waits for what services had to say
@@ -54,6 +59,10 @@ class Running:
         self._control: ControlServer | None = None
         self._initctl: InitctlService | None = None
         self._notify: NotifySocket | None = None
+        self._closing = False
+        self._launcher: Launcher
+        self._logger: Logger
+        self._supervisor: Supervisor
 
     async def run(self, step: KeepServices) -> Action:
         """Until it is over."""
@@ -62,24 +71,107 @@ class Running:
         reading = asyncio.get_running_loop().create_task(self._reader.read(root_fd, again=False))
         self._spawner.enter()
         cgroups = Cgroups(world.service_cgroup)
-        launcher = Launcher(self._spawner, world.reaper)
-        logger = Logger(self._start_logger)
+        self._launcher = Launcher(self._spawner, world.reaper)
+        self._logger = Logger(self._start_logger)
         members = Members(cgroups, self._table)
-        means = Means(launcher, logger, cgroups, members, dict(step.environment), limits_of(step.limits))
-        supervisor = Supervisor(world, step, means, Aggregate(self._manager.tell))
+        environment = dict(step.environment)
+        means = Means(self._launcher, self._logger, cgroups, members, environment, limits_of(step.limits))
+        supervisor = self._supervisor = Supervisor(world, step, means, Aggregate(self._manager.tell))
         foreign = terminal_is_foreign(world)
         supervisor.services.adapted[COMMAND] = lambda program: on_console(program, own_session=foreign)
-        supervisor.find_main = PidFiles(self._spawner, root_fd, members).find
-        self._open_notify(supervisor, members)
+        supervisor.find_main = PidFiles(self._launcher, root_fd, members).find
+        supervisor.on_signal = self._take_signal
+        self._open_notify()
         catalogue = await reading
-        cgroups.prepare(wanted=any(any(v is not None for v in s.cgroup.values().values()) for s in catalogue.services))
+        cgroups.prepare(wanted=any(_limited(service) for service in catalogue.services))
         reloading = Reloading(supervisor, self._reader, root_fd)
         supervisor.reread = reloading.quietly
         supervisor.begin(catalogue)
-        self._serve(Offered(supervisor, reloading, Enabling(root_fd, world.config.services_dir)), supervisor)
+        await self._serve(Offered(supervisor, reloading, Enabling(root_fd, world.config.services_dir)))
         try:
             return await supervisor.run()
         finally:
-            self._close()
-            await asyncio.wait_for(logger.stop(), LAST_WORDS)
+            await self._close()
             cgroups.close()
+
+    def _start_logger(self, channel: int) -> int:
+        """Start a logger process; its PID comes later, and its end is told to the logger's handle."""
+        self._launcher.launch_function("logger", (channel,), self)
+        return 0
+
+    # what the launcher tells of the logger process
+
+    def executed(self, _process: Process) -> None:
+        """It writes."""
+
+    def unstartable(self, _process: Process, failure: CommandFailed) -> None:
+        """There is none."""
+        log.error(f"what services say is not written: {failure.message}")
+
+    def ended(self, _process: Process, status: Status) -> None:
+        """It has ended."""
+        if not self._closing:
+            log.warning(f"the process that writes what services say has ended: {describe_status(status)}")
+            self._logger.ended()
+
+    def _open_notify(self) -> None:
+        try:
+            self._notify = NotifySocket(self._notified)
+            self._notify.start(asyncio.get_running_loop())
+        except SystemFailure as error:
+            log.error(f"{error}; services cannot say that they are ready")
+
+    def _notified(self, pid: int, _uid: int, said: Notification) -> None:
+        """Give it to the service that has said it, if it may speak for itself."""
+        services = self._supervisor.services
+        name = services.members.service_of(pid)
+        task = services.tasks.get(name) if name is not None else services.task_of(pid)
+        if task is None:
+            log.debug(f"a notification of process {pid}, which is no service's")
+            return
+        if task.service.notify_access == "main" and pid != task.leader:
+            log.debug(f"a notification of process {pid}, which is not the main process of {task.name}")
+            return
+        for problem in said.problems:
+            log.debug(f"{task.name} notifies: {problem}")
+        if said.main_pid is not None and said.main_pid != task.leader:
+            if services.members.belongs(task.name, task.last_leader, said.main_pid):
+                task.adopt(said.main_pid)
+            else:
+                log.warning(f"{task.name} names process {said.main_pid} as its main one, which is not its own")
+        task.notified(said)
+
+    def _take_signal(self, info: SignalInfo) -> None:
+        if meaning(info.signo, info.code, self._rules).what == "initctl" and self._initctl is not None:
+            self._initctl.look()
+
+    async def _serve(self, offered: Offered) -> None:
+        """What outsiders may say to PID 1; each that cannot be had says so itself, and the others go on."""
+        world, supervisor = self._world, self._supervisor
+        if world.control is not None:
+            self._control = ControlServer(offered, path=world.control, services=offered)
+            try:
+                await self._control.start()
+            except SystemFailure as error:
+                log.error(str(error))
+        if world.config.initctl is not False:
+            self._initctl = InitctlService(supervisor.request, runlevel=supervisor.set_runlevel)
+            await self._initctl.start()
+
+    async def _close(self) -> None:
+        self._closing = True
+        if self._control is not None:
+            self._control.close()
+        if self._initctl is not None:
+            self._initctl.close()
+        if self._notify is not None:
+            self._notify.close()
+        try:
+            async with asyncio.timeout(LAST_WORDS):
+                await self._logger.stop()
+        except TimeoutError:
+            log.warning("what services said last is not all written")
+
+
+def _limited(service: Service) -> bool:
+    return any(value is not None for value in service.cgroup.values().values())

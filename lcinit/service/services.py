@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from lcinit.service.machine import State
     from lcinit.service.tracking import Members
     from lcinit.supervisor.events import EventLog
+    from lcinit.supervisor.spawn import Program
 
     Limits = tuple[tuple[int, int | None, int | None], ...]
 
@@ -72,6 +73,7 @@ class Services:
         self.graph = Graph({})
         self.broken: dict[str, str] = {}
         self.stopping = False
+        self.adapted: dict[str, Callable[[Program], Program]] = {}  # what else is done to a service's main program
         self.find_main = find_main
         self._on_change = on_change
         self._on_lost = on_lost
@@ -252,6 +254,13 @@ class Services:
     def going(self) -> tuple[str, ...]:
         """Those that are not down."""
         return tuple(sorted(name for name, task in self.tasks.items() if task.state.sub not in DOWN))
+
+    def task_of(self, pid: int) -> Task | None:
+        """The service that a process belongs to where no cgroup tells."""
+        leaders = {task.leader: task for task in self.tasks.values() if task.leader}
+        if pid in leaders:
+            return leaders[pid]
+        return next((leaders[each] for each in self.members.table.ancestors(pid) if each in leaders), None)
 
     # told by the tasks
 

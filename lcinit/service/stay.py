@@ -41,9 +41,7 @@ def stay(world: World, rules: Supervision) -> tuple[Action, Reader]:
     return run(_stay(world, rules, reader, spawner, Running)), reader
 
 
-async def _stay(
-    world: World, rules: Supervision, reader: Reader, spawner: Spawner, running: type[Running]
-) -> Action:
+async def _stay(world: World, rules: Supervision, reader: Reader, spawner: Spawner, running: type[Running]) -> Action:
     await loop_needed()
     process.set_child_subreaper(True)
     # before the root changes: what is at these paths then is the guest's

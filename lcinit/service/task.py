@@ -25,7 +25,7 @@ from lcinit.service.restarts import Restarts
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from asyncio import TimerHandle
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from typing import Protocol
 
     from lcinit.config.service_values import Service
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
         members: Members
         environment: Mapping[str, str]
         limits: tuple[tuple[int, int | None, int | None], ...]
+        adapted: dict[str, Callable[[Program], Program]]
 
         def look_at(self, task: Task) -> None:
             """It waits: say `go` or `blocked`, now or when that is known."""
@@ -97,7 +98,7 @@ class Task:
         self._program: Program | None = None
         self._oom_before = 0
         self._output = -1
-        self._last_leader = 0  # the main process, also after its end: its session outlives it
+        self.last_leader = 0  # the main process, also after its end: its session outlives it
 
     @property
     def name(self) -> str:
@@ -248,7 +249,9 @@ class Task:
         if self._output < 0:
             self._output = around.logger.open(self.name, service.log)
         streams = Streams(self._output, around.cgroups.make(self.name, service.cgroup))
-        return main_program(service, around.environment, streams, around.limits)
+        program = main_program(service, around.environment, streams, around.limits)
+        adapt = around.adapted.get(self.name)
+        return program if adapt is None else adapt(program)
 
     def _spawn(self) -> None:
         try:
@@ -270,7 +273,7 @@ class Task:
             return
         if self._ready_fd is not None:
             self._ready_fd.handed()
-        self._last_leader = self.leader
+        self.last_leader = self.leader
         self.started, self.started_at = time.monotonic(), time.time()
         self.happen(Event(kind="started"))
 
@@ -309,7 +312,7 @@ class Task:
         if self.main is not None:
             self.main.orphan()
         self.main = self._around.launcher.adopt(pid, self)
-        self._last_leader = pid
+        self.last_leader = pid
 
     def found_main(self, pid: int, why: str) -> None:
         """The PID file was read: `pid`, or 0 and why there is none."""
@@ -423,9 +426,9 @@ class Task:
         """SIGKILL to everything of it."""
         if self.main is not None:
             self.main.signal(SIGKILL)
-        self._around.members.kill_all(self.name, self._last_leader)
+        self._around.members.kill_all(self.name, self.last_leader)
         if self.main is None:
-            self._last_leader = 0  # the number may be another's soon
+            self.last_leader = 0  # the number may be another's soon
 
     def signal(self, number: int, whom: str) -> int:
         """Signal its main process or all of it: how many there were."""

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 TIMED_OUT = Status(-1)
 SWEEP = 0.05  # seconds until those are looked for who have left their process group
 SWEEPS = 8
+MOST_ANCESTORS = 64
 
 
 class Table:
@@ -78,16 +79,19 @@ class Table:
         found.discard(os.getpid())
         return sorted(found)
 
-    def belongs(self, pid: int, leader: int) -> bool:
-        """Whether a process is `leader`, of its session, or one of its descendants."""
-        for _ in range(64):
+    def ancestors(self, pid: int) -> Iterator[int]:
+        """The leader of its session, its parent, the leader of that one's session, and so on."""
+        for _ in range(MOST_ANCESTORS):
             found = self.process(pid)
             if found is None or pid <= 1:
-                return False
-            if leader in (pid, found[2]):
-                return True
+                return
+            yield found[2]
             pid = found[1]
-        return False
+            yield pid
+
+    def belongs(self, pid: int, leader: int) -> bool:
+        """Whether a process is `leader`, of its session, or one of its descendants."""
+        return bool(leader) and (pid == leader or leader in self.ancestors(pid))
 
 
 class Members:
@@ -131,6 +135,12 @@ class Members:
         for _ in range(SWEEPS):
             if not left or not _signal(self.table.family(left), SIGKILL):
                 return
+
+    def belongs(self, name: str, leader: int, pid: int) -> bool:
+        """Whether a process is one of a service's, whose first process `leader` was."""
+        if self.cgroups.directory(name) >= 0:
+            return self.service_of(pid) == name
+        return self.table.belongs(pid, leader)
 
     def oom_kills(self, name: str) -> int:
         """How many of its processes the kernel has killed for want of memory so far."""

@@ -1,0 +1,129 @@
+"""Looking for a PID file in a process of its own: the file is the guest's, who can make reading it take for ever."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import time
+
+from lcinit import log
+from lcinit.errors import LcinitError
+from lcinit.linux.signals import SIGKILL
+from lcinit.service.pid_file import FIRST_LOOK, LAST_LOOK, NoPid, read_pid
+from lcinit.supervisor.accounts import identity
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from lcinit.errors import CommandFailed
+    from lcinit.service.launch import Launcher, Process
+    from lcinit.service.task import Task
+    from lcinit.service.tracking import Members
+    from lcinit.supervisor.reaper import Status
+
+PATIENCE = 5.0  # seconds after the parent's end in which the file has to name a process of the service
+_ANSWER = 512
+
+
+def run(descriptors: list[int]) -> int:
+    """In the process: `descriptors` are the guest's root, the pipe for the answer, and a file with what to do.
+
+    The answer is `PID` or `!why not`, whenever that changes; who asked ends this process once it has what it needs.
+    """
+    root, answer, orders = descriptors
+    order = json.loads(os.pread(orders, 1 << 16, 0))
+    said = ""
+    pause = FIRST_LOOK
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            who = identity(root, order["user"], None)
+            now = str(read_pid(root, order["path"], uid=0 if who is None else who.uid, belongs=lambda _pid: True))
+        except (NoPid, LcinitError) as error:
+            now = f"!{error.message}"
+        if now != said:
+            said = now
+            os.write(answer, f"{now[: _ANSWER - 1]}\n".encode("utf-8", "replace"))
+        if time.monotonic() > deadline:
+            return 0
+        time.sleep(pause)
+        pause = min(pause * 2, LAST_LOOK)
+
+
+class PidFiles:
+    """Finds the main processes of services that have forked."""
+
+    def __init__(self, launcher: Launcher, root_fd: int, members: Members) -> None:
+        self._launcher = launcher
+        self._root_fd = root_fd
+        self._members = members
+
+    def find(self, task: Task) -> None:
+        """Have it found: `task.found_main` is called in the end."""
+        try:
+            _Search(self._launcher, self._root_fd, self._members, task)
+        except OSError as error:
+            task.found_main(0, f"its PID file cannot be read: {error.strerror}")
+
+
+class _Search:
+    """One search."""
+
+    def __init__(self, launcher: Launcher, root_fd: int, members: Members, task: Task) -> None:
+        self._members = members
+        self._task = task
+        self._start = task.starts
+        self._why = "its PID file was not read in time"
+        self._reader, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        orders = os.memfd_create("orders", os.MFD_CLOEXEC)
+        try:
+            order = {"path": task.service.pid_file, "user": task.service.user}
+            os.write(orders, json.dumps(order).encode())
+            self._process = launcher.launch_function("pid-file", (root_fd, writer, orders), self)
+        except BaseException:
+            os.close(self._reader)
+            raise
+        finally:
+            os.close(writer)
+            os.close(orders)
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(self._reader, self._readable)
+
+    def _readable(self) -> None:
+        try:
+            data = os.read(self._reader, 4096)
+        except BlockingIOError:
+            return
+        for line in data.decode("utf-8", "replace").splitlines():
+            if line.startswith("!"):
+                self._why = line[1:]
+            elif line.isdigit() and self._belongs(int(line)):
+                self._finish(int(line))
+                return
+            else:
+                self._why = f"process {line}, which {self._task.service.pid_file} names, is not one of the service's"
+        if not data or self._task.starts != self._start or self._task.state.sub != "start":
+            self._finish(0)
+
+    def _belongs(self, pid: int) -> bool:
+        return pid > 1 and self._members.belongs(self._task.name, self._task.last_leader, pid)
+
+    def _finish(self, pid: int) -> None:
+        self._loop.remove_reader(self._reader)
+        os.close(self._reader)
+        self._process.orphan()
+        self._process.signal(SIGKILL)
+        if self._task.starts == self._start:
+            self._task.found_main(pid, self._why)
+
+    # what the launcher tells
+
+    def executed(self, _process: Process) -> None:
+        """It looks."""
+
+    def unstartable(self, _process: Process, failure: CommandFailed) -> None:
+        """It never will."""
+        log.warning(f"{self._task.name}: {failure.message}")
+
+    def ended(self, _process: Process, _status: Status) -> None:
+        """It has looked for long enough: the end of its pipe says so."""
