@@ -318,7 +318,9 @@ class _Composer:
         lines = self._text.split("\n")
         here = lines[line - 1] if line <= len(lines) else ""
         margin = here[: len(here) - len(here.lstrip())]
-        if "\t" in margin:
+        if "nesting depth" in str(error.problem):  # libyaml has a cap of its own since 0.2.6, far above ours
+            what, right = f"is nested more than {MAX_DEPTH} deep", "write it flatter"
+        elif "\t" in margin:
             what, right = "a tab indents this line", "indent with spaces"
             column = margin.index("\t") + 1
         else:
