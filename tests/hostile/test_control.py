@@ -7,21 +7,17 @@ import json
 import os
 import random
 import resource
-import signal
 import socket
-import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from lcinit.control import peer
 from lcinit.control.varlink import DEPTH_LIMIT, MESSAGE_LIMIT
 from lcinit.errors import LcinitError
-from lcinit.linux import mount, namespaces, process
-from lcinit.linux.calls import AT_FDCWD
+from lcinit.linux import namespaces
 from tests.namespace.control_rig import BOTH_LOOPS, Rig, report, wait_until
 from tests.namespace.identities import (
     ORDINARY,
