@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from typing import Literal, Self
 
     StopWord = Literal["poweroff", "halt", "reboot"]
-    Word = Literal["poweroff", "halt", "reboot", "reexec"]
+    Word = Literal["poweroff", "halt", "reboot", "reexec", "reload"]
 
 INIT_MAGIC = 0x03091969
 INIT_CMD_START = 0
@@ -35,6 +35,9 @@ _MAGIC = struct.pack("=i", INIT_MAGIC)
 
 # What telinit(8) of sysvinit takes; letters are sent as they were written.
 RUNLEVELS = "0123456789sSqQabcuU"
+
+# Those that services may belong to; s and S are one.
+SERVICE_RUNLEVELS = "12345S"
 
 # sysvinit keeps as many variables (NR_EXTRA_ENV of init.c); more are dropped.
 MAX_VARIABLES = 16
@@ -184,14 +187,17 @@ def stop_word(request: Request, variables: InitVariables) -> StopWord | None:
 
 
 class Answer(Record):
-    """What a supervisor makes of a request: `word` is asked of it, `remark` goes to the log; each may be missing."""
+    """What a supervisor makes of a request: `word` is asked of it, `runlevel` is to be gone to, `remark` goes to the
+    log; each may be missing."""
 
     word: Word | None = None
+    runlevel: str | None = None
     remark: str = ""
 
 
-def answer(request: Request, variables: InitVariables) -> Answer:
-    """What a request means to an init that has no runlevels of its own; one of cmd 6 or 7 changes `variables`.
+def answer(request: Request, variables: InitVariables, *, runlevels: bool = False) -> Answer:
+    """What a request means to an init; one of cmd 6 or 7 changes `variables`. `runlevels` says whether it has runlevels
+    of its own, which are those of its services.
 
     sysvinit answers a failing power supply with the `powerfail` entries of inittab(5), which shut down.
     """
@@ -201,7 +207,7 @@ def answer(request: Request, variables: InitVariables) -> Answer:
     if request.cmd == INIT_CMD_RUNLVL:
         if request.level in "uU":
             return Answer(word="reexec")
-        return Answer(remark=f"runlevel {request.level} was asked for and ignored: runlevels belong to services")
+        return _runlevel(request.level, runlevels)
     if request.cmd in (INIT_CMD_SETENV, INIT_CMD_UNSETENV):
         variables.apply(request)
         return Answer()
@@ -210,3 +216,16 @@ def answer(request: Request, variables: InitVariables) -> Answer:
     if request.cmd == INIT_CMD_POWEROK:
         return Answer(remark="the power is back; a stop that has begun goes on")
     return Answer(remark=f"request {request.cmd} was ignored: no init of Linux knows it")
+
+
+def _runlevel(level: str, runlevels: bool) -> Answer:
+    """What a level means that neither stops the guest nor starts init anew."""
+    if not runlevels:
+        return Answer(remark=f"runlevel {level} was asked for and ignored: runlevels belong to services")
+    if level.upper() in SERVICE_RUNLEVELS:
+        return Answer(runlevel=level.upper())
+    if level in "qQ":
+        return Answer(word="reload")
+    if level in "abc":
+        return Answer(remark=f"runlevel {level} was asked for and ignored: services have no on-demand entries")
+    return Answer(remark=f"runlevel {level} was asked for and ignored: no service belongs to it")

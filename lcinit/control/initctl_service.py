@@ -1,4 +1,4 @@
-"""The initctl FIFO of a supervising lcinit, on its event loop: every request becomes one call of `request`.
+"""The initctl FIFO of a supervising lcinit, on its event loop: every request becomes one call.
 
 The FIFO stands at the first of `places` where it can be made, and the other places are links to it: managers look at
 /run/initctl and /dev/initctl in the mount namespace of PID 1. A boot root that has neither is served without.
@@ -136,9 +136,10 @@ class _Place:
 
 
 class InitctlService:
-    """Takes requests for `request(word, origin)`: poweroff, halt, reboot or reexec.
+    """Takes requests for `request(word, origin)`: poweroff, halt, reboot or reexec. With `runlevel`, which is called as
+    `runlevel(level, origin)` for 1 to 5 and S, also reload.
 
-    What `request` refuses with LcinitError is logged. `remade` counts the FIFOs that were made, `taken` the requests.
+    What they refuse with LcinitError is logged. `remade` counts the FIFOs that were made, `taken` the requests.
     One that follows another in the same process, over an exec, gets the FIFO's descriptor to `adopt`, and `variables`.
     """
 
@@ -149,10 +150,12 @@ class InitctlService:
         places: Sequence[str] = PLACES,
         adopt: int = -1,
         variables: Mapping[str, str] | None = None,
+        runlevel: Callable[[str, str], None] | None = None,
     ) -> None:
         self.remade = 0
         self.taken = 0
         self._request = request
+        self._runlevel = runlevel
         self._places = [_Place(path) for path in places]
         self._loop: AbstractEventLoop | None = None
         self._home: _Place | None = None
@@ -354,11 +357,13 @@ class InitctlService:
         """Act on one request, and whatever comes of it, go on with the next."""
         self.taken += 1
         try:
-            meant = answer(request, self._variables)
+            meant = answer(request, self._variables, runlevels=self._runlevel is not None)
             if meant.remark:
                 self._say(log.info, f"initctl: {meant.remark}")
             if meant.word is not None:
                 self._request(meant.word, "initctl")
+            if meant.runlevel is not None and self._runlevel is not None:
+                self._runlevel(meant.runlevel, "initctl")
         except LcinitError as error:
             self._say(log.warning, f"initctl: {error}")
         except Exception as error:  # the requests behind this one were accepted too
