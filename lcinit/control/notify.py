@@ -83,6 +83,7 @@ class Datagrams:
         if not self._pace.take(loop.time()):
             loop.remove_reader(self._socket.fileno())
             self._rest = loop.call_later(PAUSE, self._listen)
+            return
         for _ in range(BATCH):
             try:
                 data, control, flags, _ = self._socket.recvmsg(LARGEST, _ROOM)

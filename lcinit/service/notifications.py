@@ -14,11 +14,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-LONGEST_STATUS = 512  # characters of a text
+LONGEST_STATUS, _SHORT = 512, 64  # characters of a text, and of an error
 MOST_LINES = 32  # of a message: there are no more than sixteen names, and a flood of long lists must cost little
 LARGEST_PID = 1 << 22  # PID_MAX_LIMIT of linux/threads.h
 _LARGEST_TIME = (1 << 64) - 1  # microseconds; systemd's word for "for ever"
 _LARGEST_ERRNO = 4095  # MAX_ERRNO of linux/err.h
+_PIECE = 16  # characters that are made printable at a time
 
 
 class Notification(Record):
@@ -59,30 +60,32 @@ def parse(data: bytes) -> Notification:
         data = data[:-1]  # some send a C string with its end
     if b"\0" in data:
         return Notification(problems=("it holds a NUL byte",))
-    found: dict[str, Any] = {}
-    problems: dict[str, str] = {}
+    said: dict[str, str] = {}
     lines = data.decode("utf-8", "replace").split("\n", MOST_LINES)
-    if len(lines) > MOST_LINES:
-        rest = lines.pop()
-        if rest:
-            problems[""] = f"it has more than {MOST_LINES} lines"
+    rest = lines.pop() if len(lines) > MOST_LINES else ""
     for line in lines:
         name, separator, value = line.partition("=")
-        known = _NAMES.get(name)
-        if not separator or known is None:
-            continue
-        problems.pop(name, None)
+        if separator and name in _NAMES:
+            said.pop(name, None)  # the three states go by the order of the last of each
+            said[name] = value
+    found: dict[str, Any] = {}
+    problems = [f"it has more than {MOST_LINES} lines"] if rest else []
+    for name, value in said.items():
         try:
-            known(found, value)
+            _NAMES[name](found, value)
         except _NoSuchValue as error:
-            problems[name] = f"{name}={text(value, 40)}: {error}"
-    return Notification(**found, problems=tuple(problems.values()))
+            problems.append(f"{name}={text(value, _SHORT)}: {error}")
+    return Notification(**found, problems=tuple(problems))
 
 
-def text(value: str, longest: int = LONGEST_STATUS) -> str:
+def text(value: str, longest: int) -> str:
     """A foreign text in one printable line of at most `longest` characters."""
-    shown = printable(value[:longest])
-    return shown if len(value) <= longest and len(shown) <= longest else f"{shown[: longest - 3]}..."
+    shown = ""
+    for start in range(0, min(len(value), longest + 1), _PIECE):  # what is cut off anyhow is not made printable
+        shown += printable(value[start : start + _PIECE])
+        if len(shown) > longest:
+            return f"{shown[: longest - 3]}..."
+    return shown
 
 
 def number(value: str, largest: int, smallest: int = 0) -> int | None:
@@ -119,7 +122,6 @@ def _barrier(found: dict[str, Any], value: str) -> None:
 
 def _number(field: str, largest: int, what: str, smallest: int = 0) -> Callable[[dict[str, Any], str], None]:
     def take(found: dict[str, Any], value: str) -> None:
-        found.pop(field, None)
         result = number(value, largest, smallest)
         if result is None:
             raise _NoSuchValue(f"it is {what}")
@@ -128,9 +130,9 @@ def _number(field: str, largest: int, what: str, smallest: int = 0) -> Callable[
     return take
 
 
-def _text(field: str) -> Callable[[dict[str, Any], str], None]:
+def _text(field: str, longest: int) -> Callable[[dict[str, Any], str], None]:
     def take(found: dict[str, Any], value: str) -> None:
-        found[field] = text(value)
+        found[field] = text(value, longest)
 
     return take
 
@@ -139,15 +141,15 @@ _NAMES: dict[str, Callable[[dict[str, Any], str], None]] = {
     "READY": _state("ready"),
     "RELOADING": _state("reloading"),
     "STOPPING": _state("stopping"),
-    "STATUS": _text("status"),
+    "STATUS": _text("status", LONGEST_STATUS),
     "MAINPID": _number("main_pid", LARGEST_PID, "a process id", 1),
     "WATCHDOG": _watchdog,
     "WATCHDOG_USEC": _number("watchdog_usec", _LARGEST_TIME, "a number of microseconds"),
     "EXTEND_TIMEOUT_USEC": _number("extend_timeout_usec", _LARGEST_TIME, "a number of microseconds"),
     "MONOTONIC_USEC": _number("monotonic_usec", _LARGEST_TIME, "a number of microseconds"),
     "ERRNO": _number("errno", _LARGEST_ERRNO, "a number of errno(3)"),
-    "BUSERROR": _text("bus_error"),
-    "VARLINKERROR": _text("varlink_error"),
-    "EXIT_STATUS": _text("exit_status"),
+    "BUSERROR": _text("bus_error", _SHORT),
+    "VARLINKERROR": _text("varlink_error", _SHORT),
+    "EXIT_STATUS": _text("exit_status", _SHORT),
     "BARRIER": _barrier,
 }
