@@ -65,18 +65,32 @@ class Upgrade:
         self.receive = receive
 
 
-class Interfaces:
-    """The interfaces of a service: each a text and its methods. org.varlink.service is always one of them."""
+def read_texts() -> dict[str, str]:
+    """The text of every interface: the files beside this module, as long as the root is the one that they are in."""
+    directory, texts = os.path.dirname(__file__), {}
+    for name in os.listdir(directory):
+        interface, extension = os.path.splitext(name)
+        if extension == ".varlink":
+            with open(os.path.join(directory, name), encoding="utf-8") as file:
+                texts[interface] = file.read()
+    return texts
 
-    def __init__(self) -> None:
+
+class Interfaces:
+    """The interfaces of a service: each a text and its methods. org.varlink.service is always one of them.
+
+    `texts` is what `read_texts` gave; they are read now without it.
+    """
+
+    def __init__(self, texts: Mapping[str, str] | None = None) -> None:
+        self._known = read_texts() if texts is None else texts
         self._texts: dict[str, str] = {}
         self._methods: dict[str, dict[str, Method]] = {}
         self.add(SERVICE, {"GetInfo": self._info, "GetInterfaceDescription": self._description})
 
     def add(self, name: str, methods: dict[str, Method]) -> None:
-        """Serve an interface. Its text is the file beside this module, read now: later this may be another root."""
-        with open(os.path.join(os.path.dirname(__file__), f"{name}.varlink"), encoding="utf-8") as file:
-            self._texts[name] = file.read()
+        """Serve an interface that has a text."""
+        self._texts[name] = self._known[name]
         self._methods[name] = methods
 
     def answer(self, call: Call) -> Answer:

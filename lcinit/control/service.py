@@ -9,7 +9,7 @@ import socket
 import stat
 
 from lcinit import log
-from lcinit.control.answers import Interfaces, internal
+from lcinit.control.answers import Interfaces, internal, read_texts
 from lcinit.control.manager import Manager, access_denied
 from lcinit.control.server import Server
 from lcinit.control.services import Services
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from lcinit.control.services import ServicesOffered
 
 PATH = "/run/lcinit/control"
+_TEXTS = read_texts()  # with the program: a server that shares the guest's root is made there
 _BACKLOG = 128
 _FIRST_RETRY, _LAST_RETRY = 5.0, 600.0  # seconds until a socket that cannot be made is tried again: doubled each time
 _PASSING = (
@@ -48,7 +49,7 @@ class ControlServer:
     ) -> None:
         self.path = path
         self._adopt = adopt
-        self._interfaces = Interfaces()
+        self._interfaces = Interfaces(_TEXTS)
         Manager(served, self._room_to_follow).serve_in(self._interfaces)
         if services is not None:
             Services(services, self._room_to_follow).serve_in(self._interfaces)
