@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import select
 import socket
 import struct
 
 from lcinit.control.manager import INTERFACE
+from lcinit.control.services import INTERFACE as SERVICES
 from lcinit.control.varlink import SERVICE, BrokenMessage, message, parse
 from lcinit.errors import EX_NOPERM, EX_SOFTWARE, EX_UNAVAILABLE, EX_USAGE, LcinitError, SystemFailure
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from typing import Any, Self
 
 PATH = "/run/lcinit/control"
@@ -60,6 +62,16 @@ class Client:
     def call(self, method: str, **parameters: Any) -> dict[str, Any]:
         """The reply's parameters. `method` is one of io.lcinit.Manager, or a full name. None stands for "not given"."""
         self._send(method, parameters)
+        return self._reply(method)[0]
+
+    def wait(
+        self, method: str, tick: Callable[[], object] | None = None, *, every: float = 1.0, **parameters: Any
+    ) -> dict[str, Any]:
+        """As `call`, for what may take any time; `tick` is called again and again meanwhile, after `every` seconds."""
+        self._send(method, parameters)
+        while not select.select([self._socket], [], [], None if tick is None else every)[0]:
+            if tick is not None:
+                tick()
         return self._reply(method)[0]
 
     def stream(self, method: str, **parameters: Any) -> Iterator[dict[str, Any]]:
@@ -134,8 +146,9 @@ class Client:
         if isinstance(error, (FileNotFoundError, ConnectionRefusedError, NotADirectoryError)):
             return NotServed(
                 f"no lcinit supervises a guest here: nobody serves {self.path}",
-                hint="it does with exec.mode: tolerant, from the guest's start on, in the boot root (--socket names "
-                "another place); a guest that PID 1 was handed to takes initctl requests alone",
+                hint="it does with exec.mode: tolerant, from the guest's start on, in the boot root or, with services, "
+                "in the guest (--socket names another place); a guest that PID 1 was handed to takes initctl requests "
+                "alone",
             )
         if isinstance(error, (BlockingIOError, TimeoutError)):
             return SystemFailure(
@@ -158,6 +171,12 @@ def _told(name: str, parameters: dict[str, Any], method: str) -> LcinitError:
         return LcinitError(text, hint=hint if isinstance(hint, str) else "", exit_code=exit_code)
     if name == f"{SERVICE}.InvalidParameter":
         return LcinitError(f"lcinit does not take this {parameters.get('parameter')} for {method}", exit_code=EX_USAGE)
+    if name == f"{SERVICE}.InterfaceNotFound" and method.startswith(f"{SERVICES}."):
+        return LcinitError(
+            "lcinit supervises no services here",
+            hint="it does with exec.pid: shared and `services` in its configuration",
+            exit_code=EX_UNAVAILABLE,
+        )
     if name in (f"{SERVICE}.MethodNotFound", f"{SERVICE}.InterfaceNotFound"):
         return LcinitError(f"the lcinit that runs here has no {method}", hint="it may be of another version")
     return LcinitError(f"lcinit answers {method} with {name}")

@@ -82,7 +82,7 @@ def access_denied() -> MethodError:
     return MethodError(
         f"{INTERFACE}.AccessDenied",
         message="the control socket serves root of lcinit's own user namespace alone",
-        hint="run it as root in the container, outside of the guest",
+        hint="run it as root in the container: outside of the guest, unless lcinit supervises services in that",
     )
 
 
