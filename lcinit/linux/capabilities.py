@@ -25,6 +25,7 @@ CAPABILITIES: dict[str, int] = {name: number for number, name in enumerate(_NAME
 _PR_CAPBSET_READ = 23
 _PR_CAPBSET_DROP = 24
 _PR_CAP_AMBIENT = 47
+_PR_CAP_AMBIENT_RAISE = 2
 _PR_CAP_AMBIENT_CLEAR_ALL = 4
 _VERSION_3 = 0x20080522
 _HEADER = struct.Struct("=Ii")  # version, pid
@@ -84,6 +85,14 @@ def set_capabilities(effective: int, permitted: int, inheritable: int) -> None:
 def clear_ambient() -> None:
     """Empty the ambient set: exec of a plain program keeps nothing."""
     prctl("PR_CAP_AMBIENT_CLEAR_ALL", _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL)
+
+
+def raise_ambient(numbers: Iterable[int]) -> None:
+    """Have them outlive the exec of a plain program by an ordinary user. EPERM for one that is not both permitted and
+    inheritable.
+    """
+    for number in numbers:
+        prctl("PR_CAP_AMBIENT_RAISE", _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_RAISE, number)
 
 
 def has_capability(name: str) -> bool:

@@ -80,6 +80,9 @@ _FSOPEN_CLOEXEC = 1
 _FSMOUNT_CLOEXEC = 1
 _OPEN_TREE, _MOVE_MOUNT, _FSOPEN, _FSCONFIG, _FSMOUNT, _FSPICK, _MOUNT_SETATTR = 428, 429, 430, 431, 432, 433, 442
 _PIVOT_ROOT = by_machine(155, 41)
+_STATX = by_machine(332, 291)
+_STATX_MNT_ID = 0x1000
+_STX_MNT_ID = 0x90  # offset of stx_mnt_id
 _MOUNT_ATTR = struct.Struct("=QQQQ")  # struct mount_attr: attr_set, attr_clr, propagation, userns_fd
 
 _umount2 = libc.umount2
@@ -234,6 +237,13 @@ def new_mount(
         raise OSError(error.errno, text, concerned) from error
     finally:
         os.close(context)
+
+
+def mount_id(fd: int) -> int:
+    """The number of the mount that a descriptor is on, as in mountinfo (statx(2), Linux 5.8)."""
+    buffer = ctypes.create_string_buffer(256)  # struct statx
+    syscall("statx", _STATX, fd, b"", AT_EMPTY_PATH, _STATX_MNT_ID, ctypes.addressof(buffer))
+    return int.from_bytes(buffer.raw[_STX_MNT_ID : _STX_MNT_ID + 8], "little")
 
 
 def mount(source: Path | None, target: Path, fstype: str | None, flags: int, data: Path | None = None) -> None:

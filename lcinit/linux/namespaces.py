@@ -92,15 +92,15 @@ def clone3(flags: int, *, cgroup_fd: int | None = None, exit_signal: int = _SIGC
     """
     if cgroup_fd is not None:
         flags |= CLONE_INTO_CGROUP
-    tid_address = _tid_address()
-    if tid_address:
+    tid = tid_address()
+    if tid:
         flags |= CLONE_CHILD_SETTID | CLONE_CHILD_CLEARTID
     pidfd = ctypes.c_int(-1)
     arguments = ctypes.create_string_buffer(
         _CLONE_ARGS.pack(
             flags,
             ctypes.addressof(pidfd) if flags & CLONE_PIDFD else 0,
-            tid_address,
+            tid,
             0,  # parent_tid
             exit_signal,
             0,  # stack: the child goes on with a copy of this one
@@ -112,7 +112,7 @@ def clone3(flags: int, *, cgroup_fd: int | None = None, exit_signal: int = _SIGC
         ),
         _CLONE_ARGS.size,
     )
-    before_fork, in_child, in_parent = _fork_hooks()
+    before_fork, in_child, in_parent = fork_hooks()
     # Through PyDLL, which keeps the interpreter's lock: a child that had to take it back could wait for ever.
     call = ctypes.PyDLL(None, use_errno=True).syscall
     call.restype = ctypes.c_long
@@ -128,7 +128,7 @@ def clone3(flags: int, *, cgroup_fd: int | None = None, exit_signal: int = _SIGC
     return pid, pidfd.value
 
 
-def _tid_address() -> int:
+def tid_address() -> int:
     """Where libc keeps this thread's id, which its own fork() renews in the child; 0 where the kernel won't say."""
     address = ctypes.c_void_p()
     try:
@@ -139,7 +139,8 @@ def _tid_address() -> int:
     return address.value or 0
 
 
-def _fork_hooks() -> tuple[ctypes._NamedFuncPointer, ctypes._NamedFuncPointer, ctypes._NamedFuncPointer]:
+def fork_hooks() -> tuple[ctypes._NamedFuncPointer, ctypes._NamedFuncPointer, ctypes._NamedFuncPointer]:
+    """What the interpreter does before a fork, and afterwards in the child and in the parent."""
     hooks = ctypes.pythonapi
     functions = hooks.PyOS_BeforeFork, hooks.PyOS_AfterFork_Child, hooks.PyOS_AfterFork_Parent
     for function in functions:

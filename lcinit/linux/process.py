@@ -32,15 +32,19 @@ PIDFD_NONBLOCK = os.O_NONBLOCK
 _PR_SET_PDEATHSIG = 1
 _PR_GET_DUMPABLE = 3
 _PR_SET_DUMPABLE = 4
+_PR_SET_KEEPCAPS = 8
 _PR_SET_NAME = 15
 _PR_SET_CHILD_SUBREAPER = 36
 _PR_SET_NO_NEW_PRIVS = 38
+_PR_GET_NO_NEW_PRIVS = 39
 
 _PIDFD_SEND_SIGNAL = 424
 _PIDFD_OPEN = 434
 _CLOSE_RANGE = 436
 _KEYCTL = by_machine(250, 219)
+_KEYCTL_GET_KEYRING_ID = 0
 _KEYCTL_JOIN_SESSION_KEYRING = 1
+_KEY_SPEC_SESSION_KEYRING = -3
 
 _PTRACE_TRACEME = 0
 _PTRACE_DETACH = 17
@@ -66,9 +70,9 @@ _setdomainname = libc.setdomainname
 _setdomainname.argtypes = (ctypes.c_char_p, ctypes.c_size_t)
 
 
-def prctl(name: str, option: int, argument: int = 0) -> int:
-    """prctl(2) with one argument; `name` is the option's, for the error."""
-    return check(f"prctl {name}", _prctl(option, argument, 0, 0, 0))
+def prctl(name: str, option: int, argument: int = 0, second: int = 0) -> int:
+    """prctl(2) with up to two arguments; `name` is the option's, for the error."""
+    return check(f"prctl {name}", _prctl(option, argument, second, 0, 0))
 
 
 def set_dumpable(dumpable: bool) -> None:
@@ -97,6 +101,16 @@ def set_child_subreaper(subreaper: bool) -> None:
 def set_no_new_privs() -> None:
     """exec grants no more privilege from here on, to this process and all that it makes. Cannot be undone."""
     prctl("PR_SET_NO_NEW_PRIVS", _PR_SET_NO_NEW_PRIVS, 1)
+
+
+def get_no_new_privs() -> bool:
+    """Whether set_no_new_privs() was called for this process or one that it descends from."""
+    return prctl("PR_GET_NO_NEW_PRIVS", _PR_GET_NO_NEW_PRIVS) == 1
+
+
+def set_keepcaps(keep: bool) -> None:
+    """Whether the permitted set outlives a change from uid 0 to another. exec resets it (capabilities(7))."""
+    prctl("PR_SET_KEEPCAPS", _PR_SET_KEEPCAPS, int(keep))
 
 
 def set_name(name: str) -> None:
@@ -152,6 +166,14 @@ def join_session_keyring(name: str | None = None) -> int:
     """
     encoded = None if name is None else path_bytes("keyctl", name)
     return syscall("keyctl", _KEYCTL, _KEYCTL_JOIN_SESSION_KEYRING, encoded, path=name)
+
+
+def session_keyring() -> int | None:
+    """The serial number of the session keyring; None where the kernel or a manager's filter does not tell."""
+    try:
+        return syscall("keyctl", _KEYCTL, _KEYCTL_GET_KEYRING_ID, _KEY_SPEC_SESSION_KEYRING, 0)
+    except OSError:
+        return None
 
 
 def sethostname(name: str) -> None:

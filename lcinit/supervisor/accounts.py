@@ -8,7 +8,7 @@ import stat
 from lcinit.errors import EX_CONFIG, SystemFailure
 from lcinit.linux import files
 from lcinit.record import Record
-from lcinit.supervisor.spawn import Identity
+from lcinit.supervisor.program import Identity
 
 _LARGEST = 4 << 20
 _NO_ID = 2**32 - 1

@@ -1,53 +1,29 @@
-"""The one way to start a program: fork, a clean slate, exec, and the truth about why it failed."""
+"""The one way to start a program: fork, a clean slate, isolation, exec, and the truth about why one of them failed."""
 
 from __future__ import annotations
 
 import errno
 import os
-import resource
 import struct
 
-from lcinit.errors import EX_CANNOT_RUN, EX_NOT_FOUND, EX_SOFTWARE, CommandFailed
+from lcinit.errors import EX_CANNOT_RUN, EX_NOT_FOUND, EX_SOFTWARE, CommandFailed, LcinitError
+from lcinit.linux import clone
 from lcinit.linux.process import close_range, set_controlling_tty
-from lcinit.linux.signals import reset_signals
-from lcinit.record import Record
+from lcinit.linux.signals import reset_signals, set_mask
+from lcinit.supervisor import accounts, environments, isolation, oom_score
+from lcinit.supervisor.program import Account as Account
+from lcinit.supervisor.program import Identity as Identity
+from lcinit.supervisor.program import Program as Program
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import Literal, Never
+    from collections.abc import Callable, Sequence
+    from typing import Never
 
-_REPORT = struct.Struct("=i200s")
+    from lcinit.supervisor.isolation import Step
 
-
-class Identity(Record):
-    """Whom a program runs as: numbers only, resolved by the caller without NSS."""
-
-    uid: int
-    gid: int
-    groups: tuple[int, ...] = ()
-
-
-class Program(Record):
-    """What to start. `stdin` None is /dev/null; `environment` is the whole of it.
-
-    It leads a session of its own; with `terminal` its stdin becomes the controlling terminal of that session. With
-    `session` "group" it only leads a process group, the foreground one if stdin is this session's terminal. `limits`
-    are (resource, soft, hard) of setrlimit(2), None for infinity.
-    A `function` is run in the child instead of an exec of `argv`; what it returns is the exit code.
-    """
-
-    argv: tuple[str, ...]
-    environment: tuple[tuple[str, str], ...] = ()
-    cwd: str | None = None
-    stdin: int | None = None
-    stdout: int = 1
-    stderr: int = 2
-    identity: Identity | None = None
-    function: Callable[[], int] | None = None
-    terminal: bool = False
-    session: Literal["new", "group"] = "new"
-    limits: tuple[tuple[int, int | None, int | None], ...] = ()
+_NUMBER = struct.Struct("=i")  # a report begins with errno, 0 for one that is all words
+REPORT_MOST = 1024
 
 
 def spawn(program: Program) -> int:
@@ -68,9 +44,7 @@ def begin(program: Program) -> tuple[int, int]:
     """Fork for it: the child's PID, and what `told` takes when that can be read. Raises OSError."""
     reader, writer = os.pipe2(os.O_CLOEXEC)
     try:
-        pid = os.fork()
-        if pid == 0:
-            _child(program, writer)
+        pid = fork(program, writer)
     except BaseException:
         os.close(reader)
         raise
@@ -79,67 +53,191 @@ def begin(program: Program) -> tuple[int, int]:
     return pid, reader
 
 
+def fork(program: Program, report: int) -> int:
+    """Fork for it: the child's PID. The child writes why there is no exec to `report`, and has it closed by an exec.
+
+    Raises OSError.
+    """
+    child = Child(program, report, within_cgroup=False, default_signals=False)
+    child.lend_oom_score()
+    try:
+        pid = os.fork()
+        if pid == 0:
+            child.run()
+    finally:
+        child.take_back_oom_score()
+    return pid
+
+
 def told(program: Program, reader: int) -> CommandFailed | None:
     """Wait for the exec of a child: why there was none, and the child ends; else None. Closes `reader`."""
     try:
         report = _read_report(reader)
     finally:
         os.close(reader)
-    if not report:
-        return None
-    number, call = _REPORT.unpack(report)
-    where = call.rstrip(b"\0").decode("utf-8", "replace")
-    not_found = where == "exec" and number in (errno.ENOENT, errno.ENOTDIR)
-    return CommandFailed(
-        f"cannot run {program.argv[0]!r}: {'not found' if not_found else f'{where}: {os.strerror(number)}'}",
-        exit_code=EX_NOT_FOUND if not_found else EX_CANNOT_RUN,
-    )
+    return failure_of(program.argv[0], report) if report else None
 
 
 def _read_report(reader: int) -> bytes:
     while True:
         try:
-            return os.read(reader, _REPORT.size)
+            return os.read(reader, REPORT_MOST)
         except InterruptedError:
             continue
 
 
-def _child(program: Program, report: int) -> Never:
-    """In the forked child: only system calls, and exec or _exit at the end whatever happens."""
-    call = "start"
-    try:
-        if program.session == "new":
-            os.setsid()
-        else:
-            os.setpgid(0, 0)
-        call = "open streams"
-        report = _place_streams(program, report)
+def report_of(call: str, error: OSError | LcinitError) -> bytes:
+    """What a child says of a step that failed; `call` are the step's words."""
+    if isinstance(error, LcinitError):
+        number, text = 0, str(error)
+    else:
+        number, text = error.errno or errno.EIO, call
+        name = os.fsdecode(error.filename) if isinstance(error.filename, (str, bytes)) else ""
+        if name and name not in text and call != "exec":
+            text = f"{call} ({name})"
+    return _NUMBER.pack(number) + text.encode("utf-8", "surrogateescape")[: REPORT_MOST - _NUMBER.size]
+
+
+def failure_of(name: str, report: bytes) -> CommandFailed:
+    """The error that a report means for the program of this name."""
+    (number,) = _NUMBER.unpack_from(report)
+    text = report[_NUMBER.size :].decode("utf-8", "replace")
+    not_found = text == "exec" and number in (errno.ENOENT, errno.ENOTDIR)
+    why = "not found" if not_found else f"{text}: {os.strerror(number)}" if number else text
+    return CommandFailed(f"cannot run {name!r}: {why}", exit_code=EX_NOT_FOUND if not_found else EX_CANNOT_RUN)
+
+
+class Child:
+    """A program between its fork and its exec. It is made before the fork, with all that can be known there.
+
+    `within_cgroup`: the fork puts it there. `default_signals`: the parent ignores and handles none.
+    """
+
+    def __init__(self, program: Program, report: int, *, within_cgroup: bool, default_signals: bool) -> None:
+        self.program = program
+        self.report = report
+        self._call = "start"
+        self._environment = dict(program.environment)
+        self._steps = self._order(within_cgroup, default_signals)
+        self._image: clone.Image | None = None
+        self._oom_score: int | None = None
+        if not program.environment_files and program.account is None and program.function is None:
+            try:
+                self._image = self._prepare()
+            except OSError:
+                pass  # the child fails in the same way, and reports it
+
+    def _order(self, within_cgroup: bool, default_signals: bool) -> list[Step]:
+        """The cgroup first, for what follows counts; what takes privilege before there is less; the mask last, so that
+        no signal ends it on the way.
+        """
+        program = self.program
+        steps: list[Step] = []
+        if program.cgroup is not None and not within_cgroup:
+            steps.append(("enter its cgroup", _enter_cgroup, (program.cgroup,)))
+        steps.append(("start", os.setsid, ()) if program.session == "new" else ("start", os.setpgid, (0, 0)))
+        steps.append(("open streams", self._place_streams, ()))
         if program.session == "group":
-            _take_foreground()
-        call = "set limits"
-        _set_limits(program)
-        if program.terminal:
-            call = "take the terminal"
-            set_controlling_tty(0, steal=True)
-        if program.cwd is not None:
-            call = f"enter {program.cwd}"
-            os.chdir(program.cwd)
-        if program.identity is not None:
-            call = "change user"
-            os.setgroups(program.identity.groups)
-            os.setresgid(program.identity.gid, program.identity.gid, program.identity.gid)
-            os.setresuid(program.identity.uid, program.identity.uid, program.identity.uid)
-        os.umask(0o022)
-        reset_signals()
-        if program.function is not None:
-            os.close(report)
-            _call(program.function, dict(program.environment))
-        call = "exec"
-        execute(program.argv, dict(program.environment))
-    except OSError as error:
-        os.write(report, _REPORT.pack(error.errno or errno.EIO, call.encode("utf-8", "surrogateescape")[:200]))
-    finally:
-        os._exit(EX_CANNOT_RUN)
+            steps.append(("open streams", _take_foreground, ()))
+        if program.terminal or program.tty is not None:
+            steps.append(("take the terminal", set_controlling_tty, (0, True)))
+        steps += isolation.mounts(program)
+        if program.environment_files:
+            steps.append(("read environment_file", self._read_environment, ()))
+        steps += isolation.priorities(program)
+        steps += isolation.bounding(program)
+        keep = program.capabilities is not None
+        if program.account is not None:
+            steps.append(("change user", self._become_account, (keep,)))
+        elif program.identity is not None:
+            steps.append(("change user", isolation.become, (program.identity, keep)))
+        steps += isolation.privileges(program)
+        steps += isolation.place(program)
+        steps.append(("reset signals", set_mask, (0,)) if default_signals else ("reset signals", reset_signals, ()))
+        return steps
+
+    def _prepare(self) -> clone.Image:
+        argv, environment = self.program.argv, self._environment
+        try:
+            return clone.Image(candidates(argv[0], environment), argv, environment)
+        except ValueError as error:
+            raise OSError(errno.EINVAL, str(error)) from error
+
+    def lend_oom_score(self) -> None:
+        """Just before the fork: have the score that the child is to be born with. A failure is the child's."""
+        if self.program.oom_score_adj is not None:
+            try:
+                self._oom_score = oom_score.lend(self.program.oom_score_adj)
+            except OSError as error:
+                self._steps.insert(0, ("set oom_score_adj", _fail, (error,)))
+
+    def take_back_oom_score(self) -> None:
+        """Just after the fork, in the parent."""
+        if self._oom_score is not None:
+            oom_score.take_back(self._oom_score)
+
+    def run(self) -> Never:
+        """In the child: exec, or _exit at the end whatever happens."""
+        try:
+            for step in self._steps:
+                self._call = step[0]
+                step[1](*step[2])
+            if self.program.function is not None:
+                os.close(self.report)
+                _call(self.program.function, self._environment)
+            self._call = "exec"
+            image = self._prepare() if self._image is None else self._image
+            image.execute()
+        except (OSError, LcinitError) as error:
+            os.write(self.report, report_of(self._call, error))
+        finally:
+            os._exit(EX_CANNOT_RUN)
+
+    def _place_streams(self) -> None:
+        """What it is to have, to the numbers that it is to have; nothing else is open but the report."""
+        program = self.program
+        if program.tty is not None:
+            self._call = f"open the terminal {program.tty}"
+            streams = (isolation.open_terminal(program.tty),) * 3
+            self._call = "open streams"
+        else:
+            # O_NONBLOCK: a command that ran before in the guest root may have left a FIFO there
+            stdin = program.stdin
+            if stdin is None:
+                stdin = os.open("/dev/null", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            streams = (stdin, program.stdout, program.stderr)
+        pairs = [*zip(streams, (0, 1, 2), strict=True), *program.descriptors]
+        self.report = place_descriptors(pairs, self.report)
+
+    def _read_environment(self) -> None:
+        for path in self.program.environment_files:
+            self._call = f"read environment_file {path.removeprefix('-')}"
+            self._environment.update(environments.read(path))
+
+    def _become_account(self, keep: bool) -> None:
+        account = self.program.account
+        assert account is not None
+        root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        if account.user is not None:
+            found = accounts.account(root, account.user)
+            home = {"HOME": found.home or "/", "LOGNAME": found.name, "SHELL": found.shell or "/bin/sh"}
+            for name, value in (*home.items(), ("USER", found.name)):
+                self._environment.setdefault(name, value)
+        user = 0 if account.user is None and account.group is None else account.user
+        identity = accounts.identity(root, user, account.group, account.groups)
+        os.close(root)
+        if identity is not None:
+            isolation.become(identity, keep)
+
+
+def _fail(error: OSError) -> None:
+    raise error
+
+
+def _enter_cgroup(directory: int) -> None:
+    procs = os.open("cgroup.procs", os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+    os.write(procs, b"0")
+    os.close(procs)
 
 
 def _take_foreground() -> None:
@@ -151,23 +249,42 @@ def _take_foreground() -> None:
             raise
 
 
-def _set_limits(program: Program) -> None:
-    for number, soft, hard in program.limits:
-        pair = [resource.RLIM_INFINITY if value is None else value for value in (soft, hard)]
-        try:
-            resource.setrlimit(number, (pair[0], pair[1]))
-        except ValueError as error:
-            raise OSError(errno.EPERM, os.strerror(errno.EPERM)) from error
+def place_descriptors(pairs: Sequence[tuple[int, int]], report: int) -> int:
+    """Each first number of `pairs` to the second, inheritable; `report`, which an exec closes, to one above them all.
+
+    Every other descriptor is closed. Returns the number of `report`.
+    """
+    import fcntl
+
+    above = max(target for _, target in pairs) + 1
+    # first out of the way: a target may be another's source
+    sources = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, above + 1) if fd <= above else fd for fd, _ in pairs]
+    if report <= above:
+        report = fcntl.fcntl(report, fcntl.F_DUPFD_CLOEXEC, above + 1)
+    for source, (_, target) in zip(sources, pairs, strict=True):
+        os.dup2(source, target, inheritable=True)
+    os.dup2(report, above, inheritable=False)
+    targets = {target for _, target in pairs}
+    for number in range(3, above):
+        if number not in targets:
+            close_range(number, number)
+    close_range(above + 1)
+    return above
 
 
 def _call(function: Callable[[], int], environment: dict[str, str]) -> Never:
     """Run a function as if it were a program: its environment is the process's, its return the exit code."""
+    os.environ.clear()
+    os.environ.update(environment)
+    call(function)
+
+
+def call(function: Callable[[], int]) -> Never:
+    """End with what a function returns as exit code."""
     import sys
 
     status = EX_SOFTWARE
     try:
-        os.environ.clear()
-        os.environ.update(environment)
         try:
             status = function()
         except SystemExit as ended:
@@ -180,20 +297,11 @@ def _call(function: Callable[[], int], environment: dict[str, str]) -> Never:
         os._exit(status)
 
 
-def _place_streams(program: Program, report: int) -> int:
-    """Streams to 0, 1 and 2, nothing else open but the report pipe (close-on-exec); returns its new number."""
-    import fcntl
-
-    report = fcntl.fcntl(report, fcntl.F_DUPFD_CLOEXEC, 10)
-    # O_NONBLOCK: a command that ran before in the guest root may have left a FIFO there
-    stdin = os.open("/dev/null", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC) if program.stdin is None else program.stdin
-    sources = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 10) for fd in (stdin, program.stdout, program.stderr)]
-    for target, source in enumerate(sources):
-        os.dup2(source, target, inheritable=True)
-    if report > 3:
-        close_range(3, report - 1)
-    close_range(report + 1)
-    return report
+def candidates(name: str, environment: dict[str, str]) -> list[str]:
+    """Where execvp(3) would look for a program of this name."""
+    if "/" in name:
+        return [name]
+    return [f"{directory or '.'}/{name}" for directory in environment.get("PATH", "/usr/bin:/bin").split(":")]
 
 
 def execute(argv: tuple[str, ...], environment: dict[str, str]) -> Never:
@@ -201,14 +309,8 @@ def execute(argv: tuple[str, ...], environment: dict[str, str]) -> Never:
 
     Raises OSError: ENOENT when nothing was found, else the first error that says more than that.
     """
-    name = argv[0]
-    if "/" in name:
-        os.execve(name, argv, environment)
-    told: OSError | None = None
-    for directory in environment.get("PATH", "/usr/bin:/bin").split(":"):
-        try:
-            os.execve(f"{directory or '.'}/{name}", argv, environment)
-        except OSError as error:
-            if error.errno not in (errno.ENOENT, errno.ENOTDIR) and told is None:
-                told = error
-    raise told or FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
+    try:
+        image = clone.Image(candidates(argv[0], environment), argv, environment)
+    except ValueError as error:
+        raise OSError(errno.EINVAL, str(error), argv[0]) from error
+    image.execute()

@@ -1,0 +1,192 @@
+"""What a process does to itself between its fork and its exec: a service's isolation, as steps in their order.
+
+The parent makes the list, so that the child has as little to do as can be; each step has the words that its failure is
+reported with. After a failure there is no exec: nothing ever runs half isolated.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+
+from lcinit.linux import capabilities, files, mount, namespaces, process
+from lcinit.linux.calls import AT_EMPTY_PATH, AT_FDCWD, AT_RECURSIVE
+from lcinit.linux.capabilities import CAPABILITIES
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from lcinit.supervisor.program import Identity, Program
+
+    Step = tuple[str, Callable[..., object], tuple[object, ...]]
+
+PRIVATE_TMP = ("/tmp", "/var/tmp")
+
+
+def mounts(program: Program) -> list[Step]:
+    """A mount namespace of its own, where it wants one. Later mounts of the guest still arrive in it."""
+    if not program.private_tmp and not program.read_only_paths:
+        return []
+    steps: list[Step] = [("make a mount namespace", _own_mounts, ())]
+    steps += [(f"make {path} read-only", _make_read_only, (path,)) for path in program.read_only_paths]
+    if program.private_tmp:
+        # after those, so that it can be written to where all of the root cannot
+        steps += [(f"mount a private {path}", _mount_tmp, (path,)) for path in PRIVATE_TMP]
+    return steps
+
+
+def priorities(program: Program) -> list[Step]:
+    """Resource limits, then the nice value, which RLIMIT_NICE may allow."""
+    steps: list[Step] = []
+    if program.limits:
+        steps.append(("set limits", _set_limits, (program.limits,)))
+    if program.nice is not None:
+        steps.append(("set the nice value", os.setpriority, (os.PRIO_PROCESS, 0, program.nice)))
+    return steps
+
+
+def bounding(program: Program) -> list[Step]:
+    """What it may ever have; while uid 0 has the capability for that, and before another could be kept."""
+    if program.capabilities is None:
+        return []
+    return [("reduce the bounding set", _reduce_bounding, (mask_of(program.capabilities),))]
+
+
+def become(identity: Identity, keep: bool) -> None:
+    """Change to these ids; `keep` the permitted capabilities. For a uid other than 0 the effective ones are gone."""
+    if keep:
+        process.set_keepcaps(True)
+    os.setgroups(identity.groups)
+    os.setresgid(identity.gid, identity.gid, identity.gid)
+    os.setresuid(identity.uid, identity.uid, identity.uid)
+    # a change of ids may have set what fs.suid_dumpable says (proc_sys_fs(5)), and then what the child has of its
+    # parent's memory is there for its user to read until the exec
+    process.set_dumpable(False)
+
+
+def privileges(program: Program) -> list[Step]:
+    """Capabilities in their last form, which an exec keeps, also that of an ordinary user."""
+    if program.capabilities is None:
+        return []
+    return [("set capabilities", _set_capabilities, (mask_of(program.capabilities),))]
+
+
+def place(program: Program) -> list[Step]:
+    """The working directory and the umask. With its own ids and in its own mounts, as systemd does it.
+
+    A directory that the user may not enter is refused so, and a root-squashing NFS lets only its user in.
+    """
+    steps: list[Step] = []
+    if program.cwd is not None:
+        steps.append((f"enter {program.cwd}", _enter, (program.cwd,)))
+    steps.append(("set the umask", os.umask, (program.umask,)))
+    if program.no_new_privileges:
+        steps.append(("forbid new privileges", process.set_no_new_privs, ()))
+    return steps
+
+
+def mask_of(names: tuple[str, ...]) -> int:
+    """The bits of capabilities. KeyError for a name that there is not."""
+    mask = 0
+    for name in names:
+        mask |= 1 << CAPABILITIES[name]
+    return mask
+
+
+def open_terminal(path: str) -> int:
+    """A terminal by its path, which leads through no magic link. ENOTTY for what is none. It is never waited for."""
+    fd = _open(path, os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK)
+    if not os.isatty(fd):
+        raise OSError(errno.ENOTTY, os.strerror(errno.ENOTTY))
+    os.set_blocking(fd, True)
+    return fd
+
+
+def _open(path: str, flags: int) -> int:
+    """Open without following a magic link: /proc/PID/fd may lead to what has no name in this root."""
+    return files.openat2(AT_FDCWD, path, flags | os.O_CLOEXEC, 0, files.RESOLVE_NO_MAGICLINKS)
+
+
+def _own_mounts() -> None:
+    namespaces.unshare(namespaces.CLONE_NEWNS)
+    try:
+        mount.make_slave("/")
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        # this root is a plain directory (chroot): make a mount of it, and stand on that
+        copy = mount.open_tree(AT_FDCWD, "/", mount.OPEN_TREE_CLONE | mount.OPEN_TREE_CLOEXEC | AT_RECURSIVE)
+        mount.mount_setattr(copy, "", AT_RECURSIVE, propagation=mount.MS_SLAVE)
+        mount.move_mount(copy, "", AT_FDCWD, "/", 0)
+        os.fchdir(copy)
+        os.chroot(".")
+        os.close(copy)
+
+
+def _make_read_only(path: str) -> None:
+    """It and all that is mounted below, on a copy that is put over it."""
+    target = _open(path, os.O_PATH)
+    if _is_root(target):
+        mount.mount_setattr(AT_FDCWD, "/", AT_RECURSIVE, attr_set=mount.MOUNT_ATTR_RDONLY)
+    else:
+        flags = mount.OPEN_TREE_CLONE | mount.OPEN_TREE_CLOEXEC | AT_EMPTY_PATH | AT_RECURSIVE
+        copy = mount.open_tree(target, "", flags)
+        mount.mount_setattr(copy, "", AT_RECURSIVE, attr_set=mount.MOUNT_ATTR_RDONLY)
+        mount.move_mount(copy, "", target, "", 0)
+        os.close(copy)
+    os.close(target)
+
+
+def _is_root(fd: int) -> bool:
+    """Whether it is this process' root, over which nothing can be mounted that it would see."""
+    if not os.path.samestat(os.fstat(fd), os.stat("/")):
+        return False
+    root = os.open("/", os.O_PATH | os.O_CLOEXEC)
+    same = mount.mount_id(fd) == mount.mount_id(root)
+    os.close(root)
+    return same
+
+
+def _mount_tmp(path: str) -> None:
+    target = _open(path, os.O_PATH | os.O_DIRECTORY)
+    tmpfs = mount.new_mount("tmpfs", {"mode": "1777"}, mount.MOUNT_ATTR_NOSUID | mount.MOUNT_ATTR_NODEV)
+    mount.move_mount(tmpfs, "", target, "", 0)
+    os.close(tmpfs)
+    os.close(target)
+
+
+def _set_limits(limits: tuple[tuple[int, int | None, int | None], ...]) -> None:
+    for number, soft, hard in limits:
+        pair = [resource.RLIM_INFINITY if value is None else value for value in (soft, hard)]
+        try:
+            resource.setrlimit(number, (pair[0], pair[1]))
+        except (OSError, ValueError) as error:
+            code = error.errno if isinstance(error, OSError) else errno.EPERM  # its word for EPERM
+            raise OSError(code, "", _limit_name(number)) from error
+
+
+def _limit_name(number: int) -> str:
+    return next(name for name in dir(resource) if name.startswith("RLIMIT_") and getattr(resource, name) == number)
+
+
+def _reduce_bounding(wanted: int) -> None:
+    held = capabilities.bounding_set()
+    for name, number in CAPABILITIES.items():
+        if wanted >> number & 1 and number not in held:
+            raise OSError(errno.EPERM, "", f"{name} is not there to be had")
+    capabilities.drop_bounding(number for number in held if not wanted >> number & 1)
+
+
+def _set_capabilities(wanted: int) -> None:
+    # those that were ambient and are not inheritable any more go with this
+    capabilities.set_capabilities(wanted, wanted, wanted)
+    capabilities.clear_ambient()
+    capabilities.raise_ambient(number for number in range(64) if wanted >> number & 1)
+
+
+def _enter(directory: str) -> None:
+    fd = _open(directory, os.O_PATH | os.O_DIRECTORY)
+    os.fchdir(fd)
+    os.close(fd)

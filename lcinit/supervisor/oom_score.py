@@ -1,0 +1,55 @@
+"""A program's oom_score_adj (proc_pid_oom_score_adj(5)), which its parent has for the moment of the fork.
+
+The file belongs to whoever owns the memory of a process that is not dumpable: outside of a guest's user namespace
+that is the root of the machine, and the guest's root may not open its own. So the parent keeps it open from before;
+a child inherits the value, and writing needs no more than that the value be no lower than the parent's own.
+"""
+
+from __future__ import annotations
+
+import os
+
+from lcinit.linux.files import PROC_SUPER_MAGIC, check_statfs_type
+
+_FILE = "/proc/self/oom_score_adj"
+
+
+class _Own:
+    """This process' own file; -1 while it is not open."""
+
+    def __init__(self) -> None:
+        self.file = -1
+        self.pid = 0
+
+
+_own = _Own()
+
+
+def hold() -> int:
+    """Open it, for as long as this process lives: the descriptor. Raises OSError."""
+    if _own.pid != os.getpid():  # a fork's would still be its parent's
+        file = os.open(_FILE, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            check_statfs_type(file, PROC_SUPER_MAGIC, _FILE)
+        except BaseException:
+            os.close(file)
+            raise
+        _own.file, _own.pid = file, os.getpid()
+    return _own.file
+
+
+def own() -> int:
+    """What this process has. Raises OSError."""
+    return int(os.pread(hold(), 16, 0))
+
+
+def lend(value: int) -> int:
+    """Have this value, which a child then is born with: the one to go back to. Raises OSError."""
+    before = own()
+    os.write(_own.file, b"%d" % value)
+    return before
+
+
+def take_back(value: int) -> None:
+    """Have the value again that this process had before."""
+    os.write(_own.file, b"%d" % value)

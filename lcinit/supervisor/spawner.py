@@ -1,0 +1,358 @@
+"""PID 1's handle of the spawner, a small process that forks for it.
+
+A fork costs what the memory of the one who forks costs, and PID 1's has grown by the time it starts services; so it
+forks the spawner early, and has it make its children (CLONE_PARENT). PID 1 never waits: a request is sent or queued,
+and what becomes of it is told by descriptors. Where the spawner is lost PID 1 forks by itself, with the same code.
+"""
+
+from __future__ import annotations
+
+import errno
+import gc
+import marshal
+import os
+import resource
+import select
+import sys
+from collections import deque
+
+from lcinit import log
+from lcinit.errors import LcinitError, SystemFailure
+from lcinit.linux import clone, namespaces, process
+from lcinit.linux.files import PROC_SUPER_MAGIC, check_statfs_type
+from lcinit.linux.signals import SIGKILL
+from lcinit.supervisor import oom_score, spawn
+from lcinit.supervisor.loop import forget_loop
+from lcinit.supervisor.spawner_messages import NO_SLOT, flat, packets, program_of
+from lcinit.supervisor.spawner_process import SpawnerProcess, nowhere, place_of, run_function
+from lcinit.supervisor.starting import Starting as Starting
+from lcinit.supervisor.userns import any_procfs
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import mmap
+    import socket
+    from asyncio import AbstractEventLoop, TimerHandle
+    from collections.abc import Callable, Mapping
+
+    from lcinit.supervisor.program import Program
+    from lcinit.supervisor.reaper import Status
+    from lcinit.supervisor.spawner_process import Function
+else:
+    import _socket as socket
+
+SLOTS = 1024  # requests that the spawner may have at once
+PATIENCE = 5.0  # seconds without a single fork after which the spawner is held for lost
+_LARGEST = 64 * 1024
+# The user namespace last: who is root outside may enter all the others from there, whoever owns them (setns(2)).
+_NAMESPACES = {
+    "mnt": namespaces.CLONE_NEWNS,
+    "uts": namespaces.CLONE_NEWUTS,
+    "ipc": namespaces.CLONE_NEWIPC,
+    "net": namespaces.CLONE_NEWNET,
+    "cgroup": namespaces.CLONE_NEWCGROUP,
+    "time": namespaces.CLONE_NEWTIME,
+    "user": namespaces.CLONE_NEWUSER,
+}
+
+
+class Spawner:
+    """The spawner as PID 1 has it. `on_pid` is called when a start's process exists, and before it can be reaped if
+    `drain` is called before each reaping.
+    """
+
+    def __init__(self, pid: int, pidfd: int, channel: socket.socket, bell: int, memory: mmap.mmap, procfs: int) -> None:
+        self.pid = pid
+        self.alive = True
+        self.on_pid: Callable[[Starting], None] | None = None
+        self._pidfd = pidfd
+        self._channel = channel
+        self._bell = bell
+        self._memory = memory
+        self._slots = memoryview(memory).cast("i")
+        self._free = list(range(SLOTS))
+        self._procfs = procfs
+        self._namespaces = _own_namespaces(procfs)
+        self._functions: Mapping[str, Function] = {}
+        self._limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self._queued: deque[Starting] = deque()
+        self._sent: deque[Starting] = deque()
+        self._loop: AbstractEventLoop | None = None
+        self._writing = False
+        self._timer: TimerHandle | None = None
+        self._births = 0
+        self._closing = False
+        self._score = oom_score.own()
+
+    @classmethod
+    def start(cls, functions: Mapping[str, Function], *, close_imports: Callable[[], None]) -> Spawner:
+        """Fork it: early in PID 1, while that is small, has one thread and is where it was started.
+
+        `functions` are what begin_function() can run. `close_imports` is called once it is in the guest's root.
+        Raises SystemFailure.
+        """
+        import mmap
+
+        try:
+            procfs = any_procfs()
+            check_statfs_type(procfs, PROC_SUPER_MAGIC, "/proc")
+            oom_score.hold()
+            memory = mmap.mmap(-1, 4 * SLOTS)
+            bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            gc.freeze()  # what both have is not touched by PID 1's collections, and so is not copied
+            parent, pid = os.getpid(), os.fork()
+        except OSError as error:
+            raise SystemFailure.from_os_error("fork the spawner", error) from error
+        if pid == 0:
+            slots = memoryview(memory).cast("i")
+            address = clone.address_of(memory)
+            SpawnerProcess(theirs, bell, slots, address, functions, close_imports).run(parent)
+        theirs.close()
+        ours.setblocking(False)
+        try:
+            clone.keep_in_memory(clone.address_of(memory), 4 * SLOTS)
+        except OSError as error:
+            log.debug(f"the spawner's memory may be swapped: {error.strerror}")
+        spawner = cls(pid, process.pidfd_open(pid), ours, bell, memory, procfs)
+        spawner._functions = functions
+        return spawner
+
+    def enter(self) -> None:
+        """Take it to where PID 1 is by now: namespaces, root, ids, capabilities, standard streams. Raises LcinitError.
+
+        Nobody of the guest's should run by then; the spawner is not dumpable all the while.
+        """
+        spaces = self._changed_namespaces()
+        root = -1
+        try:
+            root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            values = ("enter", place_of(spaces))
+            for packet in packets(NO_SLOT, values, [*(fd for _, fd in spaces), root, 0, 1, 2]):
+                packet.send(self._channel)
+            reply = self._reply()
+        except OSError as error:
+            raise SystemFailure.from_os_error("take the spawner into the guest", error) from error
+        finally:
+            for fd in (*(fd for _, fd in spaces), root, self._procfs):
+                if fd >= 0:
+                    os.close(fd)
+            self._procfs = -1
+        if not reply:
+            raise SystemFailure("the spawner ended before it was in the guest")
+        code, message, hint = marshal.loads(reply)
+        if code:
+            raise LcinitError(message, hint=hint, exit_code=code)
+
+    def _reply(self) -> bytes:
+        poll = select.poll()
+        poll.register(self._channel, select.POLLIN)
+        if not poll.poll(PATIENCE * 1000):
+            raise SystemFailure(f"the spawner does not answer within {PATIENCE:g} s")
+        return self._channel.recv(_LARGEST)
+
+    def _changed_namespaces(self) -> list[tuple[int, int]]:
+        """CLONE_NEW* and a handle of each namespace that PID 1 had another one of when it forked the spawner."""
+        now = _own_namespaces(self._procfs)
+        return [
+            (flag, os.open(f"self/ns/{name}", os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._procfs))
+            for name, flag in _NAMESPACES.items()
+            if now.get(name) != self._namespaces.get(name)
+        ]
+
+    def begin(self, program: Program) -> Starting:
+        """Have a program started. Raises OSError where there is no descriptor for it, or no process if PID 1 forks."""
+        if program.function is not None:
+            starting = Starting(program.argv[0], (), ())
+            self._fork_program(starting, program)
+            return starting
+        values, numbers = flat(program)
+        return self._begin(Starting(program.argv[0], ("program", values), numbers))
+
+    def begin_function(self, name: str, descriptors: tuple[int, ...]) -> Starting:
+        """Have one of start()'s functions run with these descriptors, in a process that has no others but the streams.
+
+        Its signals stay blocked. `done` tells that it has begun. Raises as begin() does.
+        """
+        return self._begin(Starting(name, ("function", name), descriptors))
+
+    def _begin(self, starting: Starting) -> Starting:
+        if self.alive:
+            self._attach()
+            self._queued.append(starting)
+            self._send()
+        else:
+            self._fork(starting)
+        return starting
+
+    def drain(self) -> None:
+        """Take notice of the processes that exist by now: to be called before children are reaped. It never waits."""
+        sent, slots = self._sent, self._slots
+        while sent and (number := slots[sent[0].slot]):
+            starting = sent.popleft()
+            slots[starting.slot] = 0
+            self._free.append(starting.slot)
+            self._births += 1
+            self._tell(starting, number)
+        if self._queued:
+            self._send()
+
+    def _tell(self, starting: Starting, number: int) -> None:
+        if number < 0:
+            starting.unborn(-number)
+            return
+        starting.born(number)
+        if self.on_pid is not None:
+            try:
+                self.on_pid(starting)
+            except Exception as error:
+                log.unexpected(f"at the start of process {number}", error)
+
+    def ended(self, _status: Status | None = None) -> None:
+        """To be called when it was reaped: PID 1 forks by itself from here on, also for what it had been asked for."""
+        if not self.alive:
+            return
+        self.drain()
+        self.alive = False
+        self._detach()
+        if not self._closing:
+            log.warning("the spawner has ended: PID 1 starts programs by itself from here on, and takes longer for it")
+        lost = [*self._sent, *self._queued]
+        self._sent.clear()
+        self._queued.clear()
+        for starting in lost:
+            try:
+                self._fork(starting)
+            except OSError as error:
+                starting.unborn(error.errno or errno.EIO)
+
+    def close(self) -> None:
+        """Have it end."""
+        self._closing = True
+        self._detach()
+        self._channel.close()
+        self.alive = False
+
+    def _send(self) -> None:
+        """As many requests as there is room for."""
+        queued = self._queued
+        try:
+            while queued and self._free:
+                starting = queued[0]
+                if starting.slot == NO_SLOT:
+                    starting.slot = self._free.pop()
+                starting.send(self._channel)
+                self._sent.append(queued.popleft())
+        except BlockingIOError:
+            self._await_room(True)
+            return
+        except OSError as error:
+            if error.errno in (errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN):
+                return  # its end is told
+            if error.errno == errno.ETOOMANYREFS and self._sent:
+                return  # too many descriptors are on their way: with the next birth there are fewer
+            self._fork_instead(error)
+            return
+        self._await_room(False)
+        self._watch()
+
+    def _fork_instead(self, error: OSError) -> None:
+        """What cannot be sent is forked here."""
+        log.debug(f"a request to the spawner cannot be sent: {error.strerror}")
+        starting = self._queued.popleft()
+        if starting.slot != NO_SLOT:
+            self._free.append(starting.slot)
+        self._fork(starting)
+
+    def _fork(self, starting: Starting) -> None:
+        """Make its process here. Raises OSError."""
+        kind, what = starting.request
+        if kind == "program":
+            self._fork_program(starting, program_of(what, starting.descriptors))
+            return
+        pid = os.fork()
+        if pid == 0:
+            forget_loop()
+            log.send_file_to(nowhere)
+            run_function(self._functions[what], starting.descriptors, starting.writer)
+        self._tell(starting, pid)
+
+    def _fork_program(self, starting: Starting, program: Program) -> None:
+        """With what a child of the spawner has from it, and PID 1 has otherwise by now."""
+        score = self._score if program.oom_score_adj is None else program.oom_score_adj
+        limits = ((resource.RLIMIT_NOFILE, *self._limit), *program.limits)
+        self._tell(starting, spawn.fork(program.replace(limits=limits, oom_score_adj=score), starting.writer))
+
+    # on the loop
+
+    def _attach(self) -> None:
+        """Hear of births and of its end on the loop that runs now, if one does."""
+        events = sys.modules.get("asyncio.events")
+        loop = None if events is None else events._get_running_loop()
+        if self._loop is None and loop is not None:
+            self._loop = loop
+            loop.add_reader(self._bell, self._rung)
+            loop.add_reader(self._channel.fileno(), self._hung_up)
+
+    def _detach(self) -> None:
+        if self._loop is not None:
+            self._loop.remove_reader(self._bell)
+            self._loop.remove_reader(self._channel.fileno())
+            self._await_room(False)
+            self._loop = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _rung(self) -> None:
+        try:
+            os.eventfd_read(self._bell)
+        except BlockingIOError:
+            return
+        self.drain()
+
+    def _hung_up(self) -> None:
+        """The other end of the channel was closed: it has ended, for it never says anything by itself."""
+        self._kill()
+        self.ended()
+
+    def _await_room(self, wanted: bool) -> None:
+        if self._loop is not None and wanted != self._writing:
+            self._writing = wanted
+            if wanted:
+                self._loop.add_writer(self._channel.fileno(), self._send)
+            else:
+                self._loop.remove_writer(self._channel.fileno())
+
+    def _watch(self) -> None:
+        """Somebody in the guest may stop or freeze it: see that there is progress while anything is waited for."""
+        if self._timer is None and self._loop is not None and self._sent:
+            self._timer = self._loop.call_later(PATIENCE, self._look, self._births)
+
+    def _look(self, births: int) -> None:
+        self._timer = None
+        if self._sent and self._births == births:
+            self.drain()
+        if self._sent and self._births == births:
+            log.warning(f"the spawner has not forked for {PATIENCE:g} s, though it was asked to")
+            self._kill()
+        else:
+            self._watch()
+
+    def _kill(self) -> None:
+        try:
+            process.pidfd_send_signal(self._pidfd, SIGKILL)
+        except ProcessLookupError:
+            pass  # it has ended
+
+
+def _own_namespaces(procfs: int) -> dict[str, tuple[int, int]]:
+    """Device and inode of each; a kind that this kernel does not have is missing."""
+    found = {}
+    for name in _NAMESPACES:
+        try:
+            status = os.stat(f"self/ns/{name}", dir_fd=procfs)
+        except FileNotFoundError:
+            continue
+        found[name] = status.st_dev, status.st_ino
+    return found
