@@ -45,9 +45,17 @@ def show_json(value: Any, indent: int | None = None) -> None:
 
 
 def show_records(
-    path: str, method: str, name: str, *, as_json: bool, text: Callable[[dict[str, Any]], str], **parameters: Any
+    path: str,
+    method: str,
+    name: str,
+    *,
+    as_json: bool,
+    text: Callable[[dict[str, Any]], str],
+    wanted: Callable[[dict[str, Any]], bool] = lambda _record: True,
+    **parameters: Any,
 ) -> int:
-    """Print the records of Logs or Events, one a line, and with `follow` those to come until ctrl-C; the exit code."""
+    """Print the records of Logs or Events that are wanted, one a line, and with `follow` those to come until ctrl-C;
+    the exit code."""
     with Client(path) as client:
         replies: Iterator[dict[str, Any]]
         follows = bool(parameters.get("follow"))
@@ -57,7 +65,7 @@ def show_records(
             for reply in replies:
                 if reply["missed"] and expects:
                     _say_missed(reply["missed"], name)
-                for record in reply[name]:
+                for record in filter(wanted, reply[name]):
                     if as_json:
                         show_json(record)
                     else:

@@ -12,7 +12,7 @@ from lcinit.record import Record
 
 _DESCRIPTION = """\
 Print the completion for a shell: commands, options, and what their values are (files, directories, runlevels,
-signals). It also completes for the names that lcinit has through links."""
+signals, services). It also completes for the names that lcinit has through links."""
 
 _EPILOG = """\
 examples:
@@ -27,8 +27,8 @@ class Completion(Record):
     """What may follow a command.
 
     `options`: option → kind of its value, "" for none. `arguments`: the kinds of the arguments, the last of which
-    repeats if `repeats`. Kinds: file, directory, command, signal, runlevel, map, word (anything, so nothing is
-    offered), or the words themselves after a colon (`runlevel:WORD` offers both). From argument number `foreign` on,
+    repeats if `repeats`. Kinds: file, directory, command, signal, runlevel, service, map, word (anything, so nothing
+    is offered), or the words themselves after a colon (`runlevel:WORD` offers both). From argument number `foreign` on,
     counted from 0, options are another program's.
     """
 
@@ -50,6 +50,9 @@ _RUN = Completion(
 _SOCKET = ("--socket", "file")
 _JSON = ("--json", "")
 _STOP = Completion(options=(_SOCKET, ("--now", "")))
+_SERVICES = Completion(options=(_SOCKET, _JSON), arguments=("service",), repeats=True)
+_WORK = _SERVICES.replace(options=(_SOCKET, _JSON, ("--no-block", "")))
+_SETTING = _SERVICES.replace(options=(_SOCKET, _JSON, ("--now", ""), ("--no-block", "")))
 
 TABLE = {
     "init": Completion(
@@ -95,15 +98,26 @@ TABLE = {
     ),
     "console": Completion(options=(("--socket", "file"),)),
     "inject": Completion(options=(("-u", "word"),), arguments=("word", "command", "file"), repeats=True, foreign=1),
-    "status": Completion(options=(_SOCKET, _JSON)),
-    "events": Completion(options=(_SOCKET, _JSON, ("--follow", ""), ("--after", "word"))),
+    "status": _SERVICES.replace(options=(_SOCKET, _JSON, ("--names", ""))),
+    "start": _WORK,
+    "stop": _WORK,
+    "restart": _SETTING,
+    "reload": _WORK,
+    "enable": _SETTING,
+    "disable": _SETTING,
+    "reset-failed": _SERVICES.replace(options=(_SOCKET,)),
+    "wait": _SERVICES.replace(options=(_SOCKET, _JSON, ("--for", ":ready stopped"), ("--timeout", "word"))),
+    "daemon-reload": Completion(options=(_SOCKET, _JSON, ("--dry-run", ""))),
+    "runlevel": Completion(options=(_SOCKET, _JSON)),
+    "events": _SERVICES.replace(options=(_SOCKET, _JSON, ("--follow", ""), ("--after", "word"))),
     "logs": Completion(options=(_SOCKET, _JSON, ("--follow", ""), ("-n", "word"))),
     "poweroff": _STOP,
     "halt": _STOP,
     "reboot": _STOP,
     "shutdown": Completion(options=(_SOCKET, ("-h", ""), ("-P", ""), ("-H", ""), ("-r", "")), arguments=(":now +0",)),
-    "restart": _STOP,
-    "kill": Completion(options=(_SOCKET, _JSON, ("-s", "signal"), ("--whom", ":init all"))),
+    "kill": Completion(
+        options=(_SOCKET, _JSON, ("-s", "signal"), ("--whom", ":main init all")), arguments=("service",)
+    ),
     "freeze": Completion(options=(_SOCKET,)),
     "thaw": Completion(options=(_SOCKET,)),
     "log-level": Completion(options=(_SOCKET, _JSON), arguments=(":debug info warning error",)),
@@ -121,11 +135,16 @@ _lcinit_offer() {  # KIND: fill COMPREPLY with what begins like $cur
         directory) compopt -o filenames 2>/dev/null; mapfile -t COMPREPLY < <(compgen -d -- "$cur") ;;
         command) mapfile -t COMPREPLY < <(compgen -c -- "$cur") ;;
         signal) mapfile -t COMPREPLY < <(compgen -A signal -- "$cur" | grep '^SIG') ;;
+        service) mapfile -t COMPREPLY < <(compgen -W "$(_lcinit_services)" -- "$cur") ;;
         runlevel) mapfile -t COMPREPLY < <(compgen -W '%(runlevels)s' -- "$cur") ;;
         runlevel:*) mapfile -t COMPREPLY < <(compgen -W "%(runlevels)s ${1#runlevel:}" -- "$cur") ;;
         map) compopt -o nospace 2>/dev/null; mapfile -t COMPREPLY < <(compgen -W 'u: g: b: /proc/' -- "$cur") ;;
         :*) mapfile -t COMPREPLY < <(compgen -W "${1#:}" -- "$cur") ;;
     esac
+}
+
+_lcinit_services() {  # print their names; what is none would be expanded
+    lcinit status --names 2>/dev/null | grep -xE '[A-Za-z0-9_.@-]+'
 }
 
 _lcinit_value() {  # COMMAND OPTION: print the kind of the option's value; fails for one that takes none

@@ -40,15 +40,24 @@ COMMANDS = {
     "attach": "run a command, or a shell, in the guest",
     "console": "show the guest's console",
     "inject": "run a command in a container of any origin",
-    "status": "show the state of a running lcinit and its guest",
-    "events": "show what happened to the guest",
+    "status": "show the state of a running lcinit and its guest or services",
+    "start": "start services",
+    "stop": "stop services",
+    "restart": "stop and start again: services, or the guest",
+    "reload": "have services read their own configuration again",
+    "enable": "have services start with their runlevels",
+    "disable": "have them not",
+    "reset-failed": "forget that services have failed",
+    "wait": "wait until services are up, or down",
+    "daemon-reload": "read the files of services again",
+    "runlevel": "print the runlevel before and the present one",
+    "events": "show what happened to the guest and its services",
     "logs": "show what a running lcinit had to say",
     "poweroff": "ask the guest to power off",
     "halt": "ask the guest to halt",
     "reboot": "ask the guest to reboot",
     "shutdown": "ask for one of these in the words of shutdown(8)",
-    "restart": "stop the guest and start it again",
-    "kill": "send the guest a signal",
+    "kill": "send the guest, or a service, a signal",
     "freeze": "stop the guest's processes where they stand",
     "thaw": "let them go on",
     "log-level": "print or set how much a running lcinit says",
@@ -74,8 +83,8 @@ CALLED = (
     "halt",
     "poweroff",
     "reboot",
+    "runlevel",
 )
-LATER = ("runlevel",)
 
 # What write(2) says of a full disk, a reader that is gone and a terminal that hung up. Tools make LcinitErrors of what
 # their own calls say, so that one of these without a file's name can only be from standard output or error.
@@ -95,9 +104,6 @@ def main(argv: list[str]) -> int:
     called = os.path.basename(argv[0])
     if called in CALLED:
         name, arguments, program = called, argv[1:], called
-    elif called in LATER:
-        print(f"lcinit: {called} is not part of this version", file=sys.stderr)
-        return EX_USAGE
     else:
         name, arguments = (argv[1], argv[2:]) if len(argv) > 1 else ("", [])
         program = f"lcinit {name}" if name in COMMANDS else "lcinit"

@@ -14,7 +14,8 @@ _WHAT = {
 
 _EPILOG = """\
 lcinit asks the guest's init in the words that it understands, and kills the guest when shutdown.timeout of the
-configuration is over; it returns at once. With --now the guest is killed without being asked.
+configuration is over; it returns at once. With --now the guest is killed without being asked. Services that lcinit
+supervises itself are stopped in their order, or killed with --now.
 
 Where no lcinit supervises a guest, the request goes to the init behind /run/initctl or /dev/initctl. That one cannot be
 told to do it at once.

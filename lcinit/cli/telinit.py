@@ -20,8 +20,9 @@ RUNLEVEL is one character:
   u, U           start init anew in place
   7, 8, 9        runlevels without a meaning of their own
 
-What an init makes of it is its own affair. A guest that PID 1 was handed to understands 0 and 6 through lcinit; a
-systemd of version 255 or older understands all but a, b and c.
+What an init makes of it is its own affair. A lcinit that supervises services understands all but a, b, c, 7, 8 and 9;
+a guest that PID 1 was handed to understands 0 and 6 through lcinit; a systemd of version 255 or older understands all
+but a, b and c.
 
 The FIFO is the first of /run/initctl and /dev/initctl that is one. From outside a container name it through the
 container's first process: its links are then followed inside the container's root.

@@ -26,6 +26,12 @@ class NotServed(SystemFailure):
     """There is no lcinit behind the socket."""
 
 
+class NoServices(LcinitError):
+    """The lcinit behind the socket supervises no services."""
+
+    exit_code = EX_UNAVAILABLE
+
+
 class Client:
     """A connection to the control socket at `path`. Methods raise LcinitError, NotServed where nobody serves it.
 
@@ -172,10 +178,9 @@ def _told(name: str, parameters: dict[str, Any], method: str) -> LcinitError:
     if name == f"{SERVICE}.InvalidParameter":
         return LcinitError(f"lcinit does not take this {parameters.get('parameter')} for {method}", exit_code=EX_USAGE)
     if name == f"{SERVICE}.InterfaceNotFound" and method.startswith(f"{SERVICES}."):
-        return LcinitError(
+        return NoServices(
             "lcinit supervises no services here",
             hint="it does with exec.pid: shared and `services` in its configuration",
-            exit_code=EX_UNAVAILABLE,
         )
     if name in (f"{SERVICE}.MethodNotFound", f"{SERVICE}.InterfaceNotFound"):
         return LcinitError(f"the lcinit that runs here has no {method}", hint="it may be of another version")

@@ -26,17 +26,21 @@ def status_text(report: dict[str, Any], now: float, width: int = 80) -> str:
     manager = report["manager"] or "no manager"
     lines = [printable(f"lcinit {report['version']}, process {report['pid']} under {manager}, guest {report['mode']}")]
     for label, value in _facts(report, now):
-        lines += _wrapped(label, printable(value), width)
+        lines += wrapped(label, printable(value), width)
     runs = report["history"]
     if runs:
         lines += ["", "runs that ended" + (f" (the last {_RUNS} of {len(runs)})" if len(runs) > _RUNS else "")]
         for run in runs[-_RUNS:]:
-            lines += _wrapped("", printable(_run(run)), width, indent=2)
+            lines += wrapped("", printable(_run(run)), width, indent=2)
     return "\n".join(lines) + "\n"
 
 
 def _facts(report: dict[str, Any], now: float) -> Iterable[tuple[str, str]]:
     yield "state", f"{report['state']} since {moment(report['since'])}, {duration(now - report['since'])}"
+    services = report.get("services")
+    if services is not None:
+        yield "runlevel", report.get("runlevel") or "none"
+        yield "services", _services(services)
     guest = report["guest"]
     if guest is not None:
         yield "guest", _guest(guest)
@@ -56,6 +60,11 @@ def _facts(report: dict[str, Any], now: float) -> Iterable[tuple[str, str]]:
     if report["timings"]:
         yield "timings", ", ".join(f"{phase} {duration(seconds)}" for phase, seconds in report["timings"].items())
     yield "log level", report["log_level"]
+
+
+def _services(counts: dict[str, int]) -> str:
+    failed = f", {counts['failed']} failed" if counts["failed"] else ""
+    return f"{counts['up']} of {counts['total']} up{failed}"
 
 
 def _guest(guest: dict[str, Any]) -> str:
@@ -99,7 +108,8 @@ def _run(run: dict[str, Any]) -> str:
     return ", ".join(parts)
 
 
-def _wrapped(label: str, text: str, width: int, indent: int = _LABEL) -> list[str]:
+def wrapped(label: str, text: str, width: int, indent: int = _LABEL) -> list[str]:
+    """A labelled fact in as many lines as it takes."""
     return textwrap.wrap(
         text,
         width,

@@ -69,7 +69,7 @@ def _complete(*words: str, cwd: Path | None = None) -> list[str]:
 @needs_bash
 def test_commands_are_offered_first() -> None:
     assert _complete("lcinit", "") == sorted([*COMMANDS, *completion.COMMON])
-    assert _complete("lcinit", "d") == ["demo", "doctor"]
+    assert _complete("lcinit", "d") == ["daemon-reload", "demo", "disable", "doctor"]
 
 
 @needs_bash
@@ -103,13 +103,49 @@ def test_the_other_names_complete_as_the_commands_do(name: str) -> None:
         (("lcinit", "demo", "--s"), ["--shell", "--show-config", "--steps"]),
         (("lcinit", "log-level", ""), ["debug", "error", "info", "warning"]),
         (("lcinit", "log-level", "info", ""), []),
-        (("lcinit", "kill", "--whom", ""), ["all", "init"]),
+        (("lcinit", "kill", "--whom", ""), ["all", "init", "main"]),
+        (("lcinit", "wait", "--for", ""), ["ready", "stopped"]),
+        (("lcinit", "daemon-reload", ""), []),
+        (("runlevel", "-"), ["--help", "--json", "--socket", "--version"]),
         (("lcinit", "nonsense", ""), []),
         (("lcinit", "mount-idmapped", "--map-mount", "="), ["/proc/", "b:", "g:", "u:"]),
     ],
 )
 def test_offers(words: tuple[str, ...], offered: list[str]) -> None:
     assert _complete(*words) == offered
+
+
+@needs_bash
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        (("lcinit", "start", ""), ["getty@tty1", "nginx", "sshd"]),
+        (("lcinit", "stop", "nginx", "s"), ["sshd"]),
+        (("lcinit", "restart", "--no-block", "n"), ["nginx"]),
+        (("lcinit", "status", "g"), ["getty@tty1"]),
+        (("lcinit", "kill", "-s", "HUP", "ng"), ["nginx"]),
+        (("lcinit", "kill", "nginx", ""), []),
+        (("lcinit", "events", "--follow", "x"), []),
+    ],
+)
+def test_offers_services(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], offered: list[str]
+) -> None:
+    program = tmp_path / "lcinit"
+    names = r"""nginx sshd getty@tty1 '$(echo evil)' 'a b'"""
+    program.write_text(f'#!/bin/sh\n[ "$*" = "status --names" ] && printf "%s\\n" {names}\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    assert _complete(*words) == offered
+
+
+@needs_bash
+def test_no_services_are_offered_where_lcinit_does_not_say(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    program = tmp_path / "lcinit"
+    program.write_text("#!/bin/sh\necho no >&2\nexit 71\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    assert _complete("lcinit", "start", "") == []
 
 
 @needs_bash
