@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 COLOURS = {"active": "32", "reloading": "32", "activating": "33", "deactivating": "33", "failed": "31;1"}
 AWAITED = {"ready": ("active", "reloading", "failed"), "stopped": ("inactive", "failed")}
+_NAME = 24  # columns for a name; a longer one moves what follows it
+_SAYS_NOTHING_NEW = ("success", "exit-code", "signal")  # of how it ended: status and signal tell it
 _DOING = {"changed": "is changed", "added": "is new", "removed": "is gone"}
 _EFFECTS = {"start": "started", "stop": "stopped", "restart": "restarted", "reload": "reloaded"}
 
@@ -30,10 +32,11 @@ def overview_text(services: list[dict[str, Any]], now: float, width: int = 80, *
         for each in services
     ]
     name, state, since = (max(len(row[column]) for row in rows) for column in range(3))
+    name = min(name, _NAME)
     lines = []
     for each, row in zip(services, rows, strict=True):
-        painted = _paint(row[1].ljust(state), each["state"], colour)
-        note = _cut(row[3], width - name - state - since - 6)
+        painted = _paint(row[1], each["state"], colour) + " " * (state - len(row[1]))
+        note = _cut(row[3], width - max(name, len(row[0])) - state - since - 6)
         lines.append(f"{row[0]:<{name}}  {painted}  {row[2]:>{since}}  {note}".rstrip())
     return "\n".join(lines) + "\n"
 
@@ -41,7 +44,7 @@ def overview_text(services: list[dict[str, Any]], now: float, width: int = 80, *
 def details_text(service: dict[str, Any], now: float, width: int = 80, *, colour: bool = False) -> str:
     """Everything about one service."""
     title = service["name"] + (f" - {service['description']}" if service["description"] else "")
-    lines = [printable(title)]
+    lines = [_cut(printable(title), width)]
     for label, value in _facts(service, now):
         lines += wrapped(label, printable(value), width)
     state = _state(service)
@@ -53,7 +56,7 @@ def _facts(service: dict[str, Any], now: float) -> Iterable[tuple[str, str]]:
     yield "state", f"{_state(service)} since {moment(service['since'])}, {duration(now - service['since'])}"
     if service["reason"]:
         yield "reason", service["reason"]
-    if service["waits_for"]:
+    elif service["waits_for"]:
         yield "waits for", ", ".join(service["waits_for"])
     if service["status_text"]:
         yield "says", service["status_text"]
@@ -102,7 +105,7 @@ def _note(service: dict[str, Any]) -> str:
 def _end(service: dict[str, Any]) -> str:
     """How it ended last."""
     parts = []
-    if service["result"] != "success":
+    if service["result"] not in _SAYS_NOTHING_NEW:
         parts.append(service["result"])
     if service["signal"] is not None:
         parts.append(f"signal {service['signal']}")
