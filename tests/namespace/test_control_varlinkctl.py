@@ -23,25 +23,25 @@ pytestmark = [needs_root, pytest.mark.parametrize("loop", BOTH_LOOPS)]
 ADDRESS = "unix:/mnt/control"
 
 
-def _start(*words: str) -> subprocess.Popen[str]:
+def start_varlinkctl(*words: str) -> subprocess.Popen[str]:
     root = guests.guest("systemd262")
     command = ["chroot", root, "varlinkctl", *words]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.PIPE, text=True)
 
 
-def _varlinkctl(*words: str) -> tuple[int, str, str]:
-    started = _start(*words)
+def varlinkctl(*words: str) -> tuple[int, str, str]:
+    started = start_varlinkctl(*words)
     output, errors = started.communicate(timeout=20)
     return started.returncode, output, errors
 
 
-def _with_server(tmp_path: Path, loop: str, body: Callable[[Rig], None]) -> None:
+def with_server(tmp_path: Path, loop: str, body: Callable[[Rig], None], kind: type[Rig] = Rig) -> None:
     """Run `body` where the socket's directory stands at /mnt of the guest; the guest itself is not written to."""
     root = guests.guest("systemd262")
 
     def isolated() -> None:
         path = str(tmp_path / "lcinit" / "control")
-        with Rig(path, loop) as rig:
+        with kind(path, loop) as rig:
             tree = mount.open_tree(AT_FDCWD, os.path.dirname(path), mount.OPEN_TREE_CLONE)
             mount.move_mount(tree, "", AT_FDCWD, f"{root}/mnt", 0)
             os.close(tree)
@@ -55,33 +55,33 @@ def _with_server(tmp_path: Path, loop: str, body: Callable[[Rig], None]) -> None
 
 def test_introspection_shows_every_method(tmp_path: Path, loop: str) -> None:
     def body(_rig: Rig) -> None:
-        code, output, errors = _varlinkctl("info", ADDRESS)
+        code, output, errors = varlinkctl("info", ADDRESS)
         assert (code, errors) == (0, "")
         assert "io.lcinit.Manager" in output
-        code, output, errors = _varlinkctl("introspect", ADDRESS, "io.lcinit.Manager")
+        code, output, errors = varlinkctl("introspect", ADDRESS, "io.lcinit.Manager")
         assert code == 0, errors
         for part in ("interface io.lcinit.Manager", "method Status() ->", "method OpenConsole() -> ()", "error Failed"):
             assert part in output
-        code, output, errors = _varlinkctl("list-methods", ADDRESS)
+        code, output, errors = varlinkctl("list-methods", ADDRESS)
         assert code == 0, errors
         assert "io.lcinit.Manager.Poweroff" in output
         assert "org.varlink.service.GetInfo" in output
 
-    _with_server(tmp_path, loop, body)
+    with_server(tmp_path, loop, body)
 
 
 def test_calls_are_answered(tmp_path: Path, loop: str) -> None:
     def body(rig: Rig) -> None:
-        code, output, errors = _varlinkctl("call", ADDRESS, "io.lcinit.Manager.Status", "{}")
+        code, output, errors = varlinkctl("call", ADDRESS, "io.lcinit.Manager.Status", "{}")
         assert (code, errors) == (0, "")
         assert json.loads(output) == {"status": report()}
-        code, output, errors = _varlinkctl("call", ADDRESS, "io.lcinit.Manager.Reboot", '{"at_once":true}')
+        code, output, errors = varlinkctl("call", ADDRESS, "io.lcinit.Manager.Reboot", '{"at_once":true}')
         assert (code, errors, json.loads(output)) == (0, "", {})
         with rig.client() as client:
             events = client.call("Events")["events"]
         assert [event["facts"]["request"] for event in events] == ["reboot"]
 
-    _with_server(tmp_path, loop, body)
+    with_server(tmp_path, loop, body)
 
 
 def test_errors_are_named(tmp_path: Path, loop: str) -> None:
@@ -99,18 +99,18 @@ def test_errors_are_named(tmp_path: Path, loop: str) -> None:
             ("io.lcinit.Manager.Fly", "{}", {"method": "io.lcinit.Manager.Fly"}, os.strerror(errno.ENXIO)),
             ("org.example.Other.Fly", "{}", {"interface": "org.example.Other"}, os.strerror(errno.EADDRNOTAVAIL)),
         ):
-            code, output, errors = _varlinkctl("call", "-j", ADDRESS, method, parameters)
+            code, output, errors = varlinkctl("call", "-j", ADDRESS, method, parameters)
             assert (code, json.loads(output)) == (1, told)
             assert errors == f"Method call {method}() failed: {error}\n"
 
-    _with_server(tmp_path, loop, body)
+    with_server(tmp_path, loop, body)
 
 
 def test_more_follows_events(tmp_path: Path, loop: str) -> None:
     def body(rig: Rig) -> None:
         with rig.client() as client:
             client.call("Thaw")
-        following = _start("--more", "-j", "call", ADDRESS, "io.lcinit.Manager.Events", '{"follow":true}')
+        following = start_varlinkctl("--more", "-j", "call", ADDRESS, "io.lcinit.Manager.Events", '{"follow":true}')
         assert following.stdout is not None
         try:
             first = json.loads(following.stdout.readline().strip("\x1e"))
@@ -122,4 +122,4 @@ def test_more_follows_events(tmp_path: Path, loop: str) -> None:
             following.communicate(timeout=10)
         assert [event["kind"] for event in first["events"] + second["events"]] == ["thawed", "stop-asked"]
 
-    _with_server(tmp_path, loop, body)
+    with_server(tmp_path, loop, body)
