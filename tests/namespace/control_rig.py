@@ -9,7 +9,7 @@ import signal
 import time
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 from lcinit import log
 from lcinit.control.client import Client
@@ -177,7 +177,7 @@ class Rig:
         self.output = b""
         self._console = -1
 
-    def __enter__(self) -> Rig:
+    def __enter__(self) -> Self:
         ready, told = os.pipe()
         self._console, console = os.pipe()
         self.pid = os.fork()

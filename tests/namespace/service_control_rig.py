@@ -194,7 +194,7 @@ class FakeServices:
         ok = each["sub"] in subs and each["sub"] != "failed"
         return {"name": name, "ok": ok, "state": each["state"], "sub": each["sub"], "reason": each["reason"]}
 
-    def _set_enabled(self, names: tuple[str, ...], enabled: bool) -> list[str]:
+    def _set_enabled(self, names: tuple[str, ...], enabled: bool) -> Sequence[str]:
         if "broken" in self._known(names):
             error = OSError(errno.EROFS, "Read-only file system", "/etc/lcinit/enabled")
             raise SystemFailure.from_os_error("enable broken", error)
