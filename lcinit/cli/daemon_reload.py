@@ -11,7 +11,7 @@ Read the files of all services again, tell what has changed, and act on it: what
 gone is stopped, what has changed is restarted where its process would be another one."""
 
 _EPILOG = """\
-With --dry-run it only tells what it would do. A file that is wrong changes nothing about its service.
+With --dry-run it only tells what it would do. Where a file is wrong nothing is changed, and the exit status is 78.
 
 examples:
   lcinit daemon-reload --dry-run

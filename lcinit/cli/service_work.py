@@ -133,8 +133,8 @@ class _Progress:
 
         text = waiting_text(self._services(), self._names, self._aim, time.monotonic() - self._began)
         width = shutil.get_terminal_size((80, 24)).columns
+        self._shown = True  # before it is: ctrl-C may come in between
         print(f"{_CLEAR}{text[: width - 1]}", end="", file=sys.stderr, flush=True)
-        self._shown = True
 
     def clear(self) -> None:
         """Take the line away."""

@@ -19,7 +19,13 @@ COLOURS = {"active": "32", "reloading": "32", "activating": "33", "deactivating"
 AWAITED = {"ready": ("active", "reloading", "failed"), "stopped": ("inactive", "failed")}
 _NAME = 24  # columns for a name; a longer one moves what follows it
 _SAYS_NOTHING_NEW = ("success", "exit-code", "signal")  # of how it ended: status and signal tell it
-_DOING = {"changed": "is changed", "added": "is new", "removed": "is gone"}
+_BECOME = {
+    "changed": "is changed",
+    "added": "is new",
+    "removed": "is gone",
+    "enabled": "is enabled",
+    "disabled": "is disabled",
+}
 _EFFECTS = {"start": "started", "stop": "stopped", "restart": "restarted", "reload": "reloaded"}
 
 
@@ -155,7 +161,7 @@ def changes_text(changes: list[dict[str, Any]], *, dry_run: bool) -> str:
         effect = ""
         if change["effect"] in _EFFECTS:
             effect = f": {'would be' if dry_run else 'is'} {_EFFECTS[change['effect']]}"
-        lines.append(printable(f"{change['name']} {_DOING[change['kind']]}{keys}{effect}"))
+        lines.append(printable(f"{change['name']} {_BECOME[change['kind']]}{keys}{effect}"))
     return "\n".join(lines) + "\n"
 
 

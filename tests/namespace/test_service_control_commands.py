@@ -32,7 +32,12 @@ def rig(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ServicesRig]
 def _start(*words: str, **options: Any) -> subprocess.Popen[str]:
     environment = {**os.environ, "COLUMNS": "80", "TERM": "xterm"}
     environment.pop("NO_COLOR", None)
-    streams: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "env": environment} | options
+    streams: dict[str, Any] = {
+        "stdout": subprocess.PIPE,
+        "stderr": subprocess.PIPE,
+        "text": True,
+        "env": environment,
+    } | options
     return subprocess.Popen([sys.executable, "-m", "lcinit", *words], **streams)
 
 

@@ -117,6 +117,8 @@ def test_changes_are_told_with_what_comes_of_them() -> None:
         change("added", "start"),
         change("removed", "stop"),
         change("changed", "reload", "environment"),
+        change("enabled", "start"),
+        change("disabled", "none"),
     ]
     assert changes_text(changes, dry_run=False).splitlines() == [
         "web is changed in command, user: is restarted",
@@ -124,6 +126,8 @@ def test_changes_are_told_with_what_comes_of_them() -> None:
         "web is new: is started",
         "web is gone: is stopped",
         "web is changed in environment: is reloaded",
+        "web is enabled: is started",
+        "web is disabled",
     ]
     assert changes_text(changes[:2], dry_run=True).splitlines() == [
         "web is changed in command, user: would be restarted",
