@@ -110,7 +110,7 @@ TABLE = {
     "daemon-reload": Completion(options=(_SOCKET, _JSON, ("--dry-run", ""))),
     "runlevel": Completion(options=(_SOCKET, _JSON)),
     "events": _SERVICES.replace(options=(_SOCKET, _JSON, ("--follow", ""), ("--after", "word"))),
-    "logs": Completion(options=(_SOCKET, _JSON, ("--follow", ""), ("-n", "word"))),
+    "logs": _SERVICES.replace(options=(_SOCKET, _JSON, ("--follow", ""), ("-n", "word"), ("--since", "word"))),
     "poweroff": _STOP,
     "halt": _STOP,
     "reboot": _STOP,

@@ -41,8 +41,12 @@ LAST_WORDS = 0.5  # seconds that the end waits for the console
 _STDOUT = 1
 
 
-def run(channel: int) -> int:
-    """Be the logger, until PID 1 closes its end of `channel`; the exit code. Signals are blocked, as in PID 1."""
+def run(descriptors: list[int]) -> int:
+    """Be the logger, until PID 1 closes its end of the socket that is the only descriptor; the exit code.
+
+    Signals are blocked, as in PID 1.
+    """
+    (channel,) = descriptors
     process.set_name("lcinit-logger")
     process.set_dumpable(False)  # the console is not the guest's to have
     process.close_all_but((channel,))

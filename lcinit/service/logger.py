@@ -48,7 +48,8 @@ class Logger:
     """The logger process, started with the first service that has something to log. Needs the loop.
 
     `start` is given the descriptor of a socket, starts a process that calls `log_writer.run` with it, and returns its
-    PID; the descriptor stays the caller's. PID 1 calls `ended` when it has reaped that PID.
+    PID, or 0 where that is not known yet; the descriptor stays the caller's. PID 1 calls `ended` when it has reaped the
+    process, or when there has never been one.
     """
 
     def __init__(self, start: Callable[[int], int]) -> None:
@@ -160,7 +161,7 @@ class Logger:
         wait = self._back_off.next(time.monotonic() - self._started_at)
         if self._back_off.failures == 1:
             wait = 0.0
-        log.warning(f"the logger has ended; another is started {f'in {wait:.0f} s' if wait else 'now'}")
+        log.info(f"another logger is started {f'in {wait:.0f} s' if wait else 'now'}")
         self._run_later(wait, self._connect)
 
     async def stop(self, seconds: float = LAST_WORDS) -> None:
