@@ -1,14 +1,8 @@
-"""Forking and executing for a process that does little else: clone3(2) and execve(2) with all prepared before.
-
-What a fork costs is for the most part the memory that parent and child write to afterwards, a page at a time; so the
-child finds its arguments ready, and takes no more of the interpreter than it needs.
-"""
+"""Forking for somebody else: children of this process' parent, as cheaply as a fork can be (clone3(2))."""
 
 from __future__ import annotations
 
 import ctypes
-import errno
-import os
 import struct
 
 from .calls import failure, libc
@@ -24,20 +18,15 @@ from .namespaces import (
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import mmap
-    from collections.abc import Sequence
-    from typing import Never
 
 CLONE_PARENT_SETTID = 0x00100000
 
 _CLONE3 = 435
 _CLONE_ARGS = struct.Struct("=11Q")  # struct clone_args, CLONE_ARGS_SIZE_VER2 (Linux 5.7)
 
-# PyDLL keeps the interpreter's lock: nothing is taken or given back in the child
-_python = ctypes.PyDLL(None, use_errno=True)
-_syscall = _python.syscall
+# Through PyDLL, which keeps the interpreter's lock: a child that had to take it back could wait for ever.
+_syscall = ctypes.PyDLL(None, use_errno=True).syscall
 _syscall.restype = ctypes.c_long
-_execve = _python.execve
-_execve.argtypes = (ctypes.c_char_p, ctypes.c_void_p, ctypes.c_void_p)
 _mlock = libc.mlock
 _mlock.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
 
@@ -78,42 +67,6 @@ class Siblings:
         if pid == -1:
             raise failure("clone3", number)
         return pid
-
-
-class Image:
-    """What execve(2) takes, prepared: the first of `paths` that there is. ValueError for a NUL in a string."""
-
-    def __init__(self, paths: Sequence[str], argv: Sequence[str], environment: dict[str, str]) -> None:
-        self._paths = [ctypes.c_char_p(_bytes(path)) for path in paths]
-        self._argv = _strings([_bytes(word) for word in argv])
-        self._environment = _strings([_variable(name, value) for name, value in environment.items()])
-
-    def execute(self) -> Never:
-        """Become it. Raises OSError: ENOENT when nothing was found, else the first error that says more than that."""
-        told = errno.ENOENT
-        for path in self._paths:
-            _execve(path, self._argv, self._environment)
-            number = ctypes.get_errno()
-            if told == errno.ENOENT and number != errno.ENOTDIR:
-                told = number
-        raise failure("execve", told)
-
-
-def _bytes(text: str) -> bytes:
-    encoded = os.fsencode(text)
-    if b"\0" in encoded:
-        raise ValueError("embedded null byte")
-    return encoded
-
-
-def _variable(name: str, value: str) -> bytes:
-    if not name or "=" in name:
-        raise ValueError("illegal environment variable name")
-    return _bytes(name) + b"=" + _bytes(value)
-
-
-def _strings(words: list[bytes]) -> ctypes.Array[ctypes.c_char_p]:
-    return (ctypes.c_char_p * (len(words) + 1))(*words)
 
 
 def keep_in_memory(address: int, size: int) -> None:

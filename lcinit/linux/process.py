@@ -31,11 +31,11 @@ PIDFD_NONBLOCK = os.O_NONBLOCK
 
 _PR_SET_PDEATHSIG = 1
 _PR_GET_DUMPABLE = 3
-_PR_SET_DUMPABLE = 4
-_PR_SET_KEEPCAPS = 8
+PR_SET_DUMPABLE = 4
+PR_SET_KEEPCAPS = 8
 _PR_SET_NAME = 15
 _PR_SET_CHILD_SUBREAPER = 36
-_PR_SET_NO_NEW_PRIVS = 38
+PR_SET_NO_NEW_PRIVS = 38
 _PR_GET_NO_NEW_PRIVS = 39
 
 _PIDFD_SEND_SIGNAL = 424
@@ -77,7 +77,7 @@ def prctl(name: str, option: int, argument: int = 0, second: int = 0) -> int:
 
 def set_dumpable(dumpable: bool) -> None:
     """PR_SET_DUMPABLE: 0 keeps others of the same uid out (ptrace(2)). exec and uid changes reset it."""
-    prctl("PR_SET_DUMPABLE", _PR_SET_DUMPABLE, int(dumpable))
+    prctl("PR_SET_DUMPABLE", PR_SET_DUMPABLE, int(dumpable))
 
 
 def get_dumpable() -> int:
@@ -100,17 +100,12 @@ def set_child_subreaper(subreaper: bool) -> None:
 
 def set_no_new_privs() -> None:
     """exec grants no more privilege from here on, to this process and all that it makes. Cannot be undone."""
-    prctl("PR_SET_NO_NEW_PRIVS", _PR_SET_NO_NEW_PRIVS, 1)
+    prctl("PR_SET_NO_NEW_PRIVS", PR_SET_NO_NEW_PRIVS, 1)
 
 
 def get_no_new_privs() -> bool:
     """Whether set_no_new_privs() was called for this process or one that it descends from."""
     return prctl("PR_GET_NO_NEW_PRIVS", _PR_GET_NO_NEW_PRIVS) == 1
-
-
-def set_keepcaps(keep: bool) -> None:
-    """Whether the permitted set outlives a change from uid 0 to another. exec resets it (capabilities(7))."""
-    prctl("PR_SET_KEEPCAPS", _PR_SET_KEEPCAPS, int(keep))
 
 
 def set_name(name: str) -> None:

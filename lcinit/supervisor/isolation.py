@@ -10,19 +10,19 @@ import errno
 import os
 import resource
 
-from lcinit.linux import capabilities, files, mount, namespaces, process
+from lcinit.linux import capabilities, files, mount, namespaces, prepared, process
 from lcinit.linux.calls import AT_EMPTY_PATH, AT_FDCWD, AT_RECURSIVE
 from lcinit.linux.capabilities import CAPABILITIES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
+    from lcinit.linux.prepared import Step
     from lcinit.supervisor.program import Identity, Program
 
-    Step = tuple[str, Callable[..., object], tuple[object, ...]]
-
 PRIVATE_TMP = ("/tmp", "/var/tmp")
+_LIMITS = {
+    getattr(resource, name): name for name in dir(resource) if name.startswith("RLIMIT_") and name != "RLIMIT_OFILE"
+}
 
 
 def mounts(program: Program) -> list[Step]:
@@ -38,12 +38,16 @@ def mounts(program: Program) -> list[Step]:
 
 
 def priorities(program: Program) -> list[Step]:
-    """Resource limits, then the nice value, which RLIMIT_NICE may allow."""
+    """Resource limits other than the parent's, and then the nice value, which RLIMIT_NICE may allow."""
     steps: list[Step] = []
-    if program.limits:
-        steps.append(("set limits", _set_limits, (program.limits,)))
+    # of several for one resource the last one counts
+    for number, values in {number: (soft, hard) for number, soft, hard in program.limits}.items():
+        soft, hard = [resource.RLIM_INFINITY if value is None else value for value in values]
+        if resource.getrlimit(number) != (soft, hard):
+            name = _LIMITS.get(number, str(number))
+            steps.append((f"set limits ({name})", *prepared.setrlimit(number, soft, hard)))
     if program.nice is not None:
-        steps.append(("set the nice value", os.setpriority, (os.PRIO_PROCESS, 0, program.nice)))
+        steps.append(("set the nice value", *prepared.setpriority(program.nice)))
     return steps
 
 
@@ -54,16 +58,15 @@ def bounding(program: Program) -> list[Step]:
     return [("reduce the bounding set", _reduce_bounding, (mask_of(program.capabilities),))]
 
 
-def become(identity: Identity, keep: bool) -> None:
-    """Change to these ids; `keep` the permitted capabilities. For a uid other than 0 the effective ones are gone."""
+def becoming(identity: Identity, keep: bool) -> list[Step]:
+    """A change to these ids; `keep` the permitted capabilities. For a uid other than 0 the effective ones are gone."""
+    calls = prepared.set_ids(identity.uid, identity.gid, identity.groups)
     if keep:
-        process.set_keepcaps(True)
-    os.setgroups(identity.groups)
-    os.setresgid(identity.gid, identity.gid, identity.gid)
-    os.setresuid(identity.uid, identity.uid, identity.uid)
-    # a change of ids may have set what fs.suid_dumpable says (proc_sys_fs(5)), and then what the child has of its
-    # parent's memory is there for its user to read until the exec
-    process.set_dumpable(False)
+        calls.insert(0, prepared.prctl(process.PR_SET_KEEPCAPS, 1))
+    # the change may have set what fs.suid_dumpable says (proc_sys_fs(5)), and then what the child has of its parent's
+    # memory is there for its user to read until the exec
+    calls.append(prepared.prctl(process.PR_SET_DUMPABLE, 0))
+    return [("change user", *call) for call in calls]
 
 
 def privileges(program: Program) -> list[Step]:
@@ -79,11 +82,13 @@ def place(program: Program) -> list[Step]:
     A directory that the user may not enter is refused so, and a root-squashing NFS lets only its user in.
     """
     steps: list[Step] = []
-    if program.cwd is not None:
+    if program.cwd == "/":
+        steps.append(("enter /", *prepared.chdir("/")))
+    elif program.cwd is not None:
         steps.append((f"enter {program.cwd}", _enter, (program.cwd,)))
-    steps.append(("set the umask", os.umask, (program.umask,)))
+    steps.append(("set the umask", *prepared.umask(program.umask)))
     if program.no_new_privileges:
-        steps.append(("forbid new privileges", process.set_no_new_privs, ()))
+        steps.append(("forbid new privileges", *prepared.prctl(process.PR_SET_NO_NEW_PRIVS, 1)))
     return steps
 
 
@@ -95,13 +100,14 @@ def mask_of(names: tuple[str, ...]) -> int:
     return mask
 
 
-def open_terminal(path: str) -> int:
-    """A terminal by its path, which leads through no magic link. ENOTTY for what is none. It is never waited for."""
+def open_terminal(path: str) -> None:
+    """A terminal as all three standard streams. ENOTTY for what is none. It is never waited for."""
     fd = _open(path, os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK)
     if not os.isatty(fd):
         raise OSError(errno.ENOTTY, os.strerror(errno.ENOTTY))
     os.set_blocking(fd, True)
-    return fd
+    for number in (0, 1, 2):
+        os.dup2(fd, number, inheritable=True)
 
 
 def _open(path: str, flags: int) -> int:
@@ -155,20 +161,6 @@ def _mount_tmp(path: str) -> None:
     mount.move_mount(tmpfs, "", target, "", 0)
     os.close(tmpfs)
     os.close(target)
-
-
-def _set_limits(limits: tuple[tuple[int, int | None, int | None], ...]) -> None:
-    for number, soft, hard in limits:
-        pair = [resource.RLIM_INFINITY if value is None else value for value in (soft, hard)]
-        try:
-            resource.setrlimit(number, (pair[0], pair[1]))
-        except (OSError, ValueError) as error:
-            code = error.errno if isinstance(error, OSError) else errno.EPERM  # its word for EPERM
-            raise OSError(code, "", _limit_name(number)) from error
-
-
-def _limit_name(number: int) -> str:
-    return next(name for name in dir(resource) if name.startswith("RLIMIT_") and getattr(resource, name) == number)
 
 
 def _reduce_bounding(wanted: int) -> None:

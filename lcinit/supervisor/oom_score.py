@@ -43,13 +43,26 @@ def own() -> int:
     return int(os.pread(hold(), 16, 0))
 
 
-def lend(value: int) -> int:
-    """Have this value, which a child then is born with: the one to go back to. Raises OSError."""
-    before = own()
-    os.write(_own.file, b"%d" % value)
-    return before
+class Loan:
+    """This process has a value until the end of the loan, and a child that it forks meanwhile is born with it.
 
+    None: its own, and nothing is done. `failure` is why it has another one than was wanted.
+    """
 
-def take_back(value: int) -> None:
-    """Have the value again that this process had before."""
-    os.write(_own.file, b"%d" % value)
+    def __init__(self, value: int | None) -> None:
+        self.failure: OSError | None = None
+        self._before: int | None = None
+        if value is None:
+            return
+        try:
+            before = own()
+            if before != value:
+                os.write(_own.file, b"%d" % value)
+                self._before = before
+        except OSError as error:
+            self.failure = error
+
+    def end(self) -> None:
+        """Have what it had before."""
+        if self._before is not None:
+            os.write(_own.file, b"%d" % self._before)

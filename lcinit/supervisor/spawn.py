@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import struct
 
 from lcinit.errors import EX_CANNOT_RUN, EX_NOT_FOUND, EX_SOFTWARE, CommandFailed, LcinitError
-from lcinit.linux import clone
-from lcinit.linux.process import close_range, set_controlling_tty
-from lcinit.linux.signals import reset_signals, set_mask
+from lcinit.linux import prepared
+from lcinit.linux.process import set_controlling_tty
+from lcinit.linux.signals import reset_signals
 from lcinit.supervisor import accounts, environments, isolation, oom_score
 from lcinit.supervisor.program import Account as Account
 from lcinit.supervisor.program import Identity as Identity
@@ -17,10 +18,10 @@ from lcinit.supervisor.program import Program as Program
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
     from typing import Never
 
-    from lcinit.supervisor.isolation import Step
+    from lcinit.linux.prepared import Step
 
 _NUMBER = struct.Struct("=i")  # a report begins with errno, 0 for one that is all words
 REPORT_MOST = 1024
@@ -58,15 +59,35 @@ def fork(program: Program, report: int) -> int:
 
     Raises OSError.
     """
+    image = None
+    if not is_late(program) and program.function is None:
+        try:
+            image = image_of(program.argv, dict(program.environment))
+        except OSError:
+            pass  # the child fails in the same way, and reports it
     child = Child(program, report, within_cgroup=False, default_signals=False)
-    child.lend_oom_score()
+    score = oom_score.Loan(program.oom_score_adj)
     try:
         pid = os.fork()
         if pid == 0:
-            child.run()
+            child.run(image, score.failure)
     finally:
-        child.take_back_oom_score()
+        score.end()
+        child.forget()
     return pid
+
+
+def is_late(program: Program) -> bool:
+    """Whether only the child can know its environment."""
+    return program.account is not None or bool(program.environment_files)
+
+
+def image_of(argv: tuple[str, ...], environment: dict[str, str]) -> prepared.Image:
+    """What is to be executed. Raises OSError."""
+    try:
+        return prepared.Image.of(candidates(argv[0], environment), argv, environment)
+    except ValueError as error:
+        raise OSError(errno.EINVAL, str(error)) from error
 
 
 def told(program: Program, reader: int) -> CommandFailed | None:
@@ -108,24 +129,18 @@ def failure_of(name: str, report: bytes) -> CommandFailed:
 
 
 class Child:
-    """A program between its fork and its exec. It is made before the fork, with all that can be known there.
+    """What there is between a fork and an exec, made before the fork, with all that can be known there.
 
-    `within_cgroup`: the fork puts it there. `default_signals`: the parent ignores and handles none.
+    It does for any number of forks, as long as `moved` is empty. `within_cgroup`: the fork puts it there.
+    `default_signals`: the parent ignores and handles none.
     """
 
     def __init__(self, program: Program, report: int, *, within_cgroup: bool, default_signals: bool) -> None:
         self.program = program
         self.report = report
-        self._call = "start"
+        self.moved: list[int] = []  # descriptors of the parent's that are for this child alone
         self._environment = dict(program.environment)
         self._steps = self._order(within_cgroup, default_signals)
-        self._image: clone.Image | None = None
-        self._oom_score: int | None = None
-        if not program.environment_files and program.account is None and program.function is None:
-            try:
-                self._image = self._prepare()
-            except OSError:
-                pass  # the child fails in the same way, and reports it
 
     def _order(self, within_cgroup: bool, default_signals: bool) -> list[Step]:
         """The cgroup first, for what follows counts; what takes privilege before there is less; the mask last, so that
@@ -135,84 +150,93 @@ class Child:
         steps: list[Step] = []
         if program.cgroup is not None and not within_cgroup:
             steps.append(("enter its cgroup", _enter_cgroup, (program.cgroup,)))
-        steps.append(("start", os.setsid, ()) if program.session == "new" else ("start", os.setpgid, (0, 0)))
-        steps.append(("open streams", self._place_streams, ()))
+        steps.append(("start", *(prepared.setsid() if program.session == "new" else prepared.setpgid())))
+        self._place_descriptors(steps)
         if program.session == "group":
             steps.append(("open streams", _take_foreground, ()))
         if program.terminal or program.tty is not None:
             steps.append(("take the terminal", set_controlling_tty, (0, True)))
         steps += isolation.mounts(program)
-        if program.environment_files:
-            steps.append(("read environment_file", self._read_environment, ()))
+        for path in program.environment_files:
+            steps.append((f"read environment_file {path.removeprefix('-')}", self._read_environment, (path,)))
         steps += isolation.priorities(program)
         steps += isolation.bounding(program)
         keep = program.capabilities is not None
         if program.account is not None:
             steps.append(("change user", self._become_account, (keep,)))
         elif program.identity is not None:
-            steps.append(("change user", isolation.become, (program.identity, keep)))
+            steps += isolation.becoming(program.identity, keep)
         steps += isolation.privileges(program)
         steps += isolation.place(program)
-        steps.append(("reset signals", set_mask, (0,)) if default_signals else ("reset signals", reset_signals, ()))
+        steps.append(("reset signals", *(prepared.unblock_signals() if default_signals else (reset_signals, ()))))
         return steps
 
-    def _prepare(self) -> clone.Image:
-        argv, environment = self.program.argv, self._environment
+    def _place_descriptors(self, steps: list[Step]) -> None:
+        """What it is to have, to the numbers that it is to have; nothing else is open but the report."""
+        program = self.program
+        pairs = [*program.descriptors]
+        if program.tty is None:
+            pairs += [(program.stdout, 1), (program.stderr, 2)]
+            if program.stdin is not None:
+                pairs.append((program.stdin, 0))
+        targets = [0, 1, 2, *(number for _, number in program.descriptors)]
+        above = max(targets) + 1
+        words = "open streams"
+        for fd, number in pairs:
+            # what stands where something is to be is moved out of the way first
+            source = fd if fd >= above else self._move(fd, above)
+            steps.append((words, *prepared.dup3(source, number)))
+        if self.report < above:
+            self.report = self._move(self.report, above)
+        gaps = [(number, number) for number in range(3, above) if number not in targets]
+        if self.report > above:
+            gaps.append((above, self.report - 1))
+        for first, last in gaps:
+            steps.append((words, *prepared.close_range(first, last)))
+        steps.append((words, *prepared.close_range(self.report + 1)))
+        if program.tty is not None:
+            steps.append((f"open the terminal {program.tty}", isolation.open_terminal, (program.tty,)))
+        elif program.stdin is None:
+            steps.append((words, *prepared.close_range(0, 0)))
+            # O_NONBLOCK: a command that ran before in the guest root may have left a FIFO there
+            steps.append((words, *prepared.open_file("/dev/null", os.O_RDONLY | os.O_NONBLOCK)))
+
+    def _move(self, fd: int, above: int) -> int:
+        self.moved.append(fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, above))
+        return self.moved[-1]
+
+    def forget(self) -> None:
+        """In the parent: it is not needed any more."""
+        while self.moved:
+            os.close(self.moved.pop())
+        self._steps.clear()  # some are methods of this object: it goes by counting
+
+    def run(self, image: prepared.Image | None, failed: OSError | None = None) -> Never:
+        """In the child: exec, or _exit at the end whatever happens.
+
+        `image` is None where its account and its files are still to be heard. `failed` is why the parent could not lend
+        its score.
+        """
+        words = "set oom_score_adj"
         try:
-            return clone.Image(candidates(argv[0], environment), argv, environment)
-        except ValueError as error:
-            raise OSError(errno.EINVAL, str(error)) from error
-
-    def lend_oom_score(self) -> None:
-        """Just before the fork: have the score that the child is to be born with. A failure is the child's."""
-        if self.program.oom_score_adj is not None:
-            try:
-                self._oom_score = oom_score.lend(self.program.oom_score_adj)
-            except OSError as error:
-                self._steps.insert(0, ("set oom_score_adj", _fail, (error,)))
-
-    def take_back_oom_score(self) -> None:
-        """Just after the fork, in the parent."""
-        if self._oom_score is not None:
-            oom_score.take_back(self._oom_score)
-
-    def run(self) -> Never:
-        """In the child: exec, or _exit at the end whatever happens."""
-        try:
-            for step in self._steps:
-                self._call = step[0]
-                step[1](*step[2])
+            if failed is not None:
+                raise failed
+            for words, function, arguments in self._steps:
+                prepared.perform(words, function, arguments)
             if self.program.function is not None:
                 os.close(self.report)
                 _call(self.program.function, self._environment)
-            self._call = "exec"
-            image = self._prepare() if self._image is None else self._image
+            words = "exec"
+            if image is None:
+                image = image_of(self.program.argv, self._environment)
             image.execute()
         except (OSError, LcinitError) as error:
-            os.write(self.report, report_of(self._call, error))
+            os.write(self.report, report_of(words, error))
         finally:
             os._exit(EX_CANNOT_RUN)
 
-    def _place_streams(self) -> None:
-        """What it is to have, to the numbers that it is to have; nothing else is open but the report."""
-        program = self.program
-        if program.tty is not None:
-            self._call = f"open the terminal {program.tty}"
-            streams = (isolation.open_terminal(program.tty),) * 3
-            self._call = "open streams"
-        else:
-            # O_NONBLOCK: a command that ran before in the guest root may have left a FIFO there
-            stdin = program.stdin
-            if stdin is None:
-                stdin = os.open("/dev/null", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-            streams = (stdin, program.stdout, program.stderr)
-        pairs = [*zip(streams, (0, 1, 2), strict=True), *program.descriptors]
-        self.report = place_descriptors(pairs, self.report)
-
-    def _read_environment(self) -> None:
-        for path in self.program.environment_files:
-            self._call = f"read environment_file {path.removeprefix('-')}"
-            self._environment.update(environments.read(path))
+    def _read_environment(self, path: str) -> None:
+        self._environment.update(environments.read(path))
 
     def _become_account(self, keep: bool) -> None:
         account = self.program.account
@@ -227,7 +251,8 @@ class Child:
         identity = accounts.identity(root, user, account.group, account.groups)
         os.close(root)
         if identity is not None:
-            isolation.become(identity, keep)
+            for step in isolation.becoming(identity, keep):
+                prepared.perform(*step)
 
 
 def _fail(error: OSError) -> None:
@@ -247,29 +272,6 @@ def _take_foreground() -> None:
     except OSError as error:
         if error.errno not in (errno.ENOTTY, errno.EPERM, errno.EIO, errno.ENXIO):
             raise
-
-
-def place_descriptors(pairs: Sequence[tuple[int, int]], report: int) -> int:
-    """Each first number of `pairs` to the second, inheritable; `report`, which an exec closes, to one above them all.
-
-    Every other descriptor is closed. Returns the number of `report`.
-    """
-    import fcntl
-
-    above = max(target for _, target in pairs) + 1
-    # first out of the way: a target may be another's source
-    sources = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, above + 1) if fd <= above else fd for fd, _ in pairs]
-    if report <= above:
-        report = fcntl.fcntl(report, fcntl.F_DUPFD_CLOEXEC, above + 1)
-    for source, (_, target) in zip(sources, pairs, strict=True):
-        os.dup2(source, target, inheritable=True)
-    os.dup2(report, above, inheritable=False)
-    targets = {target for _, target in pairs}
-    for number in range(3, above):
-        if number not in targets:
-            close_range(number, number)
-    close_range(above + 1)
-    return above
 
 
 def _call(function: Callable[[], int], environment: dict[str, str]) -> Never:
@@ -309,8 +311,4 @@ def execute(argv: tuple[str, ...], environment: dict[str, str]) -> Never:
 
     Raises OSError: ENOENT when nothing was found, else the first error that says more than that.
     """
-    try:
-        image = clone.Image(candidates(argv[0], environment), argv, environment)
-    except ValueError as error:
-        raise OSError(errno.EINVAL, str(error), argv[0]) from error
-    image.execute()
+    image_of(argv, environment).execute()

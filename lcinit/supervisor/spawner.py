@@ -18,19 +18,18 @@ from collections import deque
 
 from lcinit import log
 from lcinit.errors import LcinitError, SystemFailure
-from lcinit.linux import clone, namespaces, process
+from lcinit.linux import clone, namespaces, prepared, process
 from lcinit.linux.files import PROC_SUPER_MAGIC, check_statfs_type
 from lcinit.linux.signals import SIGKILL
 from lcinit.supervisor import oom_score, spawn
 from lcinit.supervisor.loop import forget_loop
-from lcinit.supervisor.spawner_messages import NO_SLOT, flat, packets, program_of
-from lcinit.supervisor.spawner_process import SpawnerProcess, nowhere, place_of, run_function
+from lcinit.supervisor.spawner_messages import NO_SLOT, body_address, flat, packets, program_of
+from lcinit.supervisor.spawner_process import SLOTS, Memory, SpawnerProcess, nowhere, place_of, run_function
 from lcinit.supervisor.starting import Starting as Starting
 from lcinit.supervisor.userns import any_procfs
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import mmap
     import socket
     from asyncio import AbstractEventLoop, TimerHandle
     from collections.abc import Callable, Mapping
@@ -41,7 +40,6 @@ if TYPE_CHECKING:
 else:
     import _socket as socket
 
-SLOTS = 1024  # requests that the spawner may have at once
 PATIENCE = 5.0  # seconds without a single fork after which the spawner is held for lost
 _LARGEST = 64 * 1024
 # The user namespace last: who is root outside may enter all the others from there, whoever owns them (setns(2)).
@@ -61,15 +59,15 @@ class Spawner:
     `drain` is called before each reaping.
     """
 
-    def __init__(self, pid: int, pidfd: int, channel: socket.socket, bell: int, memory: mmap.mmap, procfs: int) -> None:
+    def __init__(self, pid: int, pidfd: int, channel: socket.socket, bell: int, memory: Memory, procfs: int) -> None:
         self.pid = pid
         self.alive = True
         self.on_pid: Callable[[Starting], None] | None = None
         self._pidfd = pidfd
         self._channel = channel
         self._bell = bell
-        self._memory = memory
-        self._slots = memoryview(memory).cast("i")
+        self._slots = memory.slots
+        self._body_at = body_address(memory.room_at)
         self._free = list(range(SLOTS))
         self._procfs = procfs
         self._namespaces = _own_namespaces(procfs)
@@ -91,13 +89,11 @@ class Spawner:
         `functions` are what begin_function() can run. `close_imports` is called once it is in the guest's root.
         Raises SystemFailure.
         """
-        import mmap
-
         try:
             procfs = any_procfs()
             check_statfs_type(procfs, PROC_SUPER_MAGIC, "/proc")
             oom_score.hold()
-            memory = mmap.mmap(-1, 4 * SLOTS)
+            memory = Memory()
             bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             gc.freeze()  # what both have is not touched by PID 1's collections, and so is not copied
@@ -105,13 +101,11 @@ class Spawner:
         except OSError as error:
             raise SystemFailure.from_os_error("fork the spawner", error) from error
         if pid == 0:
-            slots = memoryview(memory).cast("i")
-            address = clone.address_of(memory)
-            SpawnerProcess(theirs, bell, slots, address, functions, close_imports).run(parent)
+            SpawnerProcess(theirs, bell, memory, functions, close_imports).run(parent)
         theirs.close()
         ours.setblocking(False)
         try:
-            clone.keep_in_memory(clone.address_of(memory), 4 * SLOTS)
+            clone.keep_in_memory(memory.slots_at, 4 * SLOTS)
         except OSError as error:
             log.debug(f"the spawner's memory may be swapped: {error.strerror}")
         spawner = cls(pid, process.pidfd_open(pid), ours, bell, memory, procfs)
@@ -167,7 +161,15 @@ class Spawner:
             self._fork_program(starting, program)
             return starting
         values, numbers = flat(program)
-        return self._begin(Starting(program.argv[0], ("program", values), numbers))
+        addresses, laid_out = None, b""
+        if not spawn.is_late(program):
+            environment = dict(program.environment)
+            paths = spawn.candidates(program.argv[0], environment)
+            try:
+                laid_out, *addresses = prepared.lay_out(paths, program.argv, environment, self._body_at)
+            except ValueError as error:
+                raise OSError(errno.EINVAL, str(error)) from error
+        return self._begin(Starting(program.argv[0], ("program", values, addresses), numbers, program, laid_out))
 
     def begin_function(self, name: str, descriptors: tuple[int, ...]) -> Starting:
         """Have one of start()'s functions run with these descriptors, in a process that has no others but the streams.
@@ -266,9 +268,11 @@ class Spawner:
 
     def _fork(self, starting: Starting) -> None:
         """Make its process here. Raises OSError."""
-        kind, what = starting.request
-        if kind == "program":
-            self._fork_program(starting, program_of(what, starting.descriptors))
+        _, what, *_ = starting.request
+        program = starting.program
+        if program is not None:
+            words = {"argv": program.argv, "environment": program.environment}
+            self._fork_program(starting, program_of(what, starting.descriptors).replace(**words))
             return
         pid = os.fork()
         if pid == 0:

@@ -6,11 +6,13 @@ body that is too large comes in a memory file, as the last of its descriptors.
 
 from __future__ import annotations
 
+import errno
 import marshal
 import os
 import struct
 
 from lcinit.supervisor.program import Account, Identity, Program
+from lcinit.supervisor.spawn import is_late
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,17 +22,19 @@ else:
     import _socket as socket  # without the half that imports enum and selectors
 
 NO_SLOT = -1
+ROOM = 8 << 20  # bytes for a message: more than the kernel takes of arguments and variables
 _PART, _INLINE, _IN_FILE = b"+", b"=", b"@"
-_HEAD = struct.Struct("=ci")  # which of these, and the slot
+_HEAD = struct.Struct("=cxxxiI4x")  # which of these, the slot, how much of the body is not marshal's
 _MOST_INLINE = 16 * 1024
 _MOST_DESCRIPTORS = 200  # in one packet; the kernel takes 253 (SCM_MAX_FD)
 _SPACE = socket.CMSG_SPACE(4 * (_MOST_DESCRIPTORS + 1))
+_FLAGS = socket.MSG_CMSG_CLOEXEC
 
 
 class Packet:
     """One packet to be sent; `owned` is a descriptor that is closed afterwards."""
 
-    def __init__(self, data: bytes, descriptors: list[int], owned: int = -1) -> None:
+    def __init__(self, data: tuple[bytes, ...], descriptors: list[int], owned: int = -1) -> None:
         self.data = data
         self.descriptors = descriptors
         self.owned = owned
@@ -39,7 +43,7 @@ class Packet:
         """Send it. Raises OSError, BlockingIOError where there is no room now."""
         count = len(self.descriptors)
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack(f"={count}i", *self.descriptors))]
-        channel.sendmsg([self.data], rights if count else [], flags | socket.MSG_NOSIGNAL)
+        channel.sendmsg(self.data, rights if count else [], flags | socket.MSG_NOSIGNAL)
         self.close()
 
     def close(self) -> None:
@@ -49,26 +53,38 @@ class Packet:
             self.owned = -1
 
 
-def packets(slot: int, values: tuple[Any, ...], descriptors: list[int]) -> list[Packet]:
-    """A message as packets. Raises OSError where there is no memory file to be had for a large one."""
-    body = marshal.dumps(values)
+def packets(slot: int, values: tuple[Any, ...], descriptors: list[int], laid_out: bytes = b"") -> list[Packet]:
+    """A message as packets; `laid_out` is what is to stand at `body_address` of the other end.
+
+    Raises OSError where there is no memory file to be had for a large one.
+    """
+    body = laid_out, marshal.dumps(values)
     found = []
     while len(descriptors) > _MOST_DESCRIPTORS:
-        found.append(Packet(_HEAD.pack(_PART, slot), descriptors[:_MOST_DESCRIPTORS]))
+        found.append(Packet((_HEAD.pack(_PART, slot, 0),), descriptors[:_MOST_DESCRIPTORS]))
         descriptors = descriptors[_MOST_DESCRIPTORS:]
-    if len(body) <= _MOST_INLINE:
-        found.append(Packet(_HEAD.pack(_INLINE, slot) + body, descriptors))
-    else:
-        file = os.memfd_create("message", os.MFD_CLOEXEC)
-        found.append(Packet(_HEAD.pack(_IN_FILE, slot), [*descriptors, file], file))
-        rest = memoryview(body)
-        try:
+    size = len(body[0]) + len(body[1])
+    if size <= _MOST_INLINE:
+        found.append(Packet((_HEAD.pack(_INLINE, slot, len(laid_out)), *body), descriptors))
+        return found
+    if size > ROOM - _HEAD.size:
+        raise OSError(errno.E2BIG, os.strerror(errno.E2BIG))
+    file = os.memfd_create("message", os.MFD_CLOEXEC)
+    found.append(Packet((_HEAD.pack(_IN_FILE, slot, len(laid_out)),), [*descriptors, file], file))
+    try:
+        for part in body:
+            rest = memoryview(part)
             while rest:
                 rest = rest[os.write(file, rest) :]
-        except BaseException:
-            os.close(file)
-            raise
+    except BaseException:
+        os.close(file)
+        raise
     return found
+
+
+def body_address(room: int) -> int:
+    """Where the body of a message will stand that is received into memory at the address `room`."""
+    return room + _HEAD.size
 
 
 class Message:
@@ -86,37 +102,44 @@ class Message:
         self.descriptors = []
 
 
-def receive(channel: socket.socket) -> Message | None:
-    """Wait for a message; None once the other end is closed."""
+def receive(channel: socket.socket, room: memoryview) -> Message | None:
+    """Wait for a message, whose body is in `room` until the next one; None once the other end is closed."""
     descriptors: list[int] = []
     cut = False
     while True:
-        data, control, flags, _ = channel.recvmsg(_HEAD.size + _MOST_INLINE, _SPACE, socket.MSG_CMSG_CLOEXEC)
-        if not data:
+        size, control, flags, _ = channel.recvmsg_into((room[: _HEAD.size + _MOST_INLINE],), _SPACE, _FLAGS)
+        if not size:
             return None
         for _, _, rights in control:
             descriptors += struct.unpack(f"={len(rights) // 4}i", rights)
         cut = cut or bool(flags & socket.MSG_CTRUNC)
-        kind, slot = _HEAD.unpack_from(data)
+        kind, slot, laid_out = _HEAD.unpack_from(room)
         if kind == _PART:
             continue
         if cut:
             return Message(slot, None, descriptors)
         if kind == _IN_FILE:
-            return Message(slot, marshal.loads(_content(descriptors.pop())), descriptors)
-        return Message(slot, marshal.loads(memoryview(data)[_HEAD.size :]), descriptors)
+            size = _HEAD.size + _read(descriptors.pop(), room[_HEAD.size :])
+        return Message(slot, marshal.loads(room[_HEAD.size + laid_out : size]), descriptors)
 
 
-def _content(file: int) -> bytes:
-    """All of a memory file, which is closed."""
+def _read(file: int, room: memoryview) -> int:
+    """All of a memory file, which is closed: its size."""
     try:
-        return os.pread(file, os.fstat(file).st_size, 0)
+        size = os.fstat(file).st_size
+        done = 0
+        while done < size:
+            done += os.preadv(file, [room[done:size]], done)
+        return size
     finally:
         os.close(file)
 
 
 def flat(program: Program) -> tuple[tuple[Any, ...], list[int]]:
-    """A program as marshal takes it, with places in the list of descriptors instead of their numbers."""
+    """A program as marshal takes it, with places in the list of descriptors instead of their numbers.
+
+    `argv` and `environment` are left out unless the child will need them.
+    """
     numbers: list[int] = []
 
     def place(fd: int | None) -> int | None:
@@ -138,6 +161,8 @@ def flat(program: Program) -> tuple[tuple[Any, ...], list[int]]:
         "identity": None if identity is None else (identity.uid, identity.gid, identity.groups),
         "account": None if account is None else (account.user, account.group, account.groups),
     }
+    if not is_late(program):
+        values["argv"] = values["environment"] = ()
     return tuple(values.values()), numbers
 
 

@@ -14,10 +14,9 @@ import sys
 
 from lcinit import log
 from lcinit.errors import EX_OSERR, EX_SOFTWARE, LcinitError, SystemFailure
-from lcinit.linux import capabilities, clone, mount, namespaces, process, signals
+from lcinit.linux import capabilities, clone, mount, namespaces, prepared, process, signals
 from lcinit.supervisor import oom_score, spawn
-from lcinit.supervisor.program import Program
-from lcinit.supervisor.spawner_messages import Message, program_of, receive
+from lcinit.supervisor.spawner_messages import ROOM, Message, program_of, receive
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,38 +26,57 @@ if TYPE_CHECKING:
 
     Function = Callable[[list[int]], int]
 
+SLOTS = 1024  # requests that the spawner may have at once
+TAKEN = 8
+REMEMBERED = 256  # kinds of programs that differ in nothing but their words and variables
 # What a fork that cannot be made would not be made without CLONE_INTO_CGROUP either; a join of the cgroup would then
 # go around the limits of that cgroup.
 _NO_ROOM = (errno.EAGAIN, errno.ENOMEM)
 
 
+class Memory:
+    """`slots` are numbers that PID 1 shares: one a message, 0 until there is a PID or minus an errno. `room` is where
+    messages are received. `slots_at` and `room_at` are their addresses, the same in both.
+    """
+
+    def __init__(self) -> None:
+        """Raises OSError."""
+        import mmap
+
+        shared = mmap.mmap(-1, 4 * SLOTS)
+        room = mmap.mmap(-1, ROOM, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        self.slots = memoryview(shared).cast("i")
+        self.slots_at = clone.address_of(shared)
+        self.room = memoryview(room)
+        self.room_at = clone.address_of(room)
+
+
 class SpawnerProcess:
-    """`slots` are numbers in memory that PID 1 shares: one a message, 0 until there is a PID or minus an errno."""
+    """The spawner, from its fork to its end."""
 
     def __init__(
         self,
         channel: socket.socket,
         bell: int,
-        slots: memoryview,
-        address: int,
+        memory: Memory,
         functions: Mapping[str, Function],
         close_imports: Callable[[], None],
     ) -> None:
         self._channel = channel
         self._bell = bell
-        self._slots = slots
-        self._address = address
+        self._memory = memory
         self._functions = functions
         self._close_imports = close_imports
         self._siblings = clone.Siblings()
-        self._kept = {channel.fileno(), bell}
+        self._children: dict[tuple[Any, ...], spawn.Child] = {}
+        self._kept: set[int] = set()
 
     def run(self, parent: int) -> Never:
         """All of it."""
         try:
             self._settle(parent)
             while True:
-                message = receive(self._channel)
+                message = receive(self._channel, self._memory.room)
                 if message is None:
                     os._exit(0)  # PID 1 has no more use for it, or is another program now
                 self._take(message)
@@ -74,8 +92,11 @@ class SpawnerProcess:
         if os.getppid() != parent:
             os._exit(0)
         log.send_file_to(nowhere)  # the log's file is PID 1's
-        self._kept.add(oom_score.hold())
+        self._kept = {self._channel.fileno(), self._bell, oom_score.hold()}
         process.close_all_but(self._kept)
+        # the numbers that programs are given stay taken, so that nothing that is received has to be moved away first
+        while len(self._kept) < TAKEN:
+            self._kept.add(os.dup(self._bell))
         signals.reset_signals()
         signals.block_all()
         process.set_name("lcinit-spawner")
@@ -96,31 +117,51 @@ class SpawnerProcess:
 
     def _answer(self, slot: int, number: int) -> None:
         if number < 0:
-            self._slots[slot] = number
+            self._memory.slots[slot] = number
         os.eventfd_write(self._bell, 1)
 
     def _start(self, message: Message) -> int:
         """Fork for a program: 0, for the kernel has written the PID by then; or minus an errno."""
         assert message.values is not None
-        program = program_of(message.values[1], message.descriptors)
-        number = self._fork(program, message, within_cgroup=program.cgroup is not None)
-        if number and program.cgroup is not None and -number not in _NO_ROOM:
+        _, values, addresses = message.values
+        image = None if addresses is None else prepared.Image(*addresses)
+        key = (values, *message.descriptors)
+        child = self._children.get(key)
+        if child is None:
+            child = self._child(values, message.descriptors, within_cgroup=True)
+            if len(self._children) >= REMEMBERED:
+                self._forget()
+            if not child.moved:
+                self._children[key] = child
+        number = self._fork(child, image, message.slot, child.program.cgroup)
+        if number and child.program.cgroup is not None and -number not in _NO_ROOM:
             # the child enters the cgroup itself, or says why not
-            number = self._fork(program, message, within_cgroup=False)
+            other = self._child(values, message.descriptors, within_cgroup=False)
+            number = self._fork(other, image, message.slot, None)
+            other.forget()
+        if child.moved:
+            child.forget()
         return number
 
-    def _fork(self, program: Program, message: Message, *, within_cgroup: bool) -> int:
-        report = message.descriptors[-1]
-        child = spawn.Child(program, report, within_cgroup=within_cgroup, default_signals=True)
-        child.lend_oom_score()
+    def _child(self, values: tuple[Any, ...], descriptors: list[int], *, within_cgroup: bool) -> spawn.Child:
+        program = program_of(values, descriptors)
+        return spawn.Child(program, descriptors[-1], within_cgroup=within_cgroup, default_signals=True)
+
+    def _forget(self) -> None:
+        for child in self._children.values():
+            child.forget()
+        self._children.clear()
+
+    def _fork(self, child: spawn.Child, image: prepared.Image | None, slot: int, cgroup: int | None) -> int:
+        score = oom_score.Loan(child.program.oom_score_adj)
         try:
-            pid = self._siblings.clone(self._address + 4 * message.slot, program.cgroup if within_cgroup else None)
+            pid = self._siblings.clone(self._memory.slots_at + 4 * slot, cgroup)
             if pid == 0:
-                child.run()
+                child.run(image, score.failure)
         except OSError as error:
             return -(error.errno or errno.EIO)
         finally:
-            child.take_back_oom_score()
+            score.end()
         return 0
 
     def _call(self, message: Message) -> int:
@@ -129,7 +170,7 @@ class SpawnerProcess:
         *descriptors, report = message.descriptors
         function = self._functions[message.values[1]]
         try:
-            pid = self._siblings.clone(self._address + 4 * message.slot, interpreter=True)
+            pid = self._siblings.clone(self._memory.slots_at + 4 * message.slot, interpreter=True)
         except OSError as error:
             return -(error.errno or errno.EIO)
         if pid == 0:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from lcinit.errors import CommandFailed
+    from lcinit.supervisor.program import Program
 
 
 class Starting:
@@ -26,10 +27,19 @@ class Starting:
     is something to `take`.
     """
 
-    def __init__(self, name: str, request: tuple[Any, ...], descriptors: Sequence[int]) -> None:
+    def __init__(
+        self,
+        name: str,
+        request: tuple[Any, ...],
+        descriptors: Sequence[int],
+        program: Program | None = None,
+        laid_out: bytes = b"",
+    ) -> None:
         """`descriptors` are duplicated, and so may be closed by the caller at once. Raises OSError."""
         self.name = name
         self.request = request
+        self.program = program
+        self._laid_out = laid_out
         self.pid: int | None = None
         self.done = False
         self.failure: CommandFailed | None = None
@@ -72,7 +82,7 @@ class Starting:
     def send(self, channel: socket.socket) -> None:
         """Send what has not been sent of the request. Raises OSError, BlockingIOError where there is no room now."""
         if not self._packets:
-            self._packets.extend(packets(self.slot, self.request, [*self.descriptors, self.writer]))
+            self._packets.extend(packets(self.slot, self.request, [*self.descriptors, self.writer], self._laid_out))
         while self._packets:
             self._packets[0].send(channel)
             self._packets.popleft()
@@ -92,6 +102,8 @@ class Starting:
         """Close what is needed until there is a process."""
         os.close(self.writer)
         self.writer = -1
+        self.program = None
+        self._laid_out = b""
         while self.descriptors:
             os.close(self.descriptors.pop())
         while self._packets:
