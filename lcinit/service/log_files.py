@@ -142,7 +142,6 @@ class LogFile:
         self.size = os.lseek(self.fd, 0, os.SEEK_END)
         first = os.pread(self._times, RECORD.size, 0) if self.size else b""
         self.began = RECORD.unpack(first)[1] if len(first) == RECORD.size else None
-        self._recorded = 0
         self._cut_index()
 
     def _cut_index(self) -> None:
@@ -152,6 +151,7 @@ class LogFile:
             count -= 1
         if not self.size:
             count, self.began = 0, None
+        self._recorded = 0
         self._indexed = count * RECORD.size
         os.ftruncate(self._times, self._indexed)
         os.lseek(self._times, self._indexed, os.SEEK_SET)

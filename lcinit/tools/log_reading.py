@@ -256,6 +256,7 @@ class ServiceLog:
                 if old.size() < self._offset:  # somebody has emptied it
                     self._offset = 0
                     old.seek(0)
+                    yield from self._drain(old)
                 return
             yield from self._drain(old)  # nothing is written to it any more
         new = self._open_current()
