@@ -260,8 +260,11 @@ def _fail(error: OSError) -> None:
 
 
 def _enter_cgroup(directory: int) -> None:
-    procs = os.open("cgroup.procs", os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
-    os.write(procs, b"0")
+    try:
+        procs = os.open("cgroup.procs", os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+        os.write(procs, b"0")
+    except OSError as error:
+        raise OSError(error.errno, error.strerror) from error  # the file's name says nothing
     os.close(procs)
 
 

@@ -157,7 +157,7 @@ class Spawner:
     def begin(self, program: Program) -> Starting:
         """Have a program started. Raises OSError where there is no descriptor for it, or no process if PID 1 forks."""
         if program.function is not None:
-            starting = Starting(program.argv[0], (), ())
+            starting = Starting(program.argv[0], (), (), self.drain)
             self._fork_program(starting, program)
             return starting
         values, numbers = flat(program)
@@ -169,14 +169,16 @@ class Spawner:
                 laid_out, *addresses = prepared.lay_out(paths, program.argv, environment, self._body_at)
             except ValueError as error:
                 raise OSError(errno.EINVAL, str(error)) from error
-        return self._begin(Starting(program.argv[0], ("program", values, addresses), numbers, program, laid_out))
+        return self._begin(
+            Starting(program.argv[0], ("program", values, addresses), numbers, self.drain, program, laid_out)
+        )
 
     def begin_function(self, name: str, descriptors: tuple[int, ...]) -> Starting:
         """Have one of start()'s functions run with these descriptors, in a process that has no others but the streams.
 
         Its signals stay blocked. `done` tells that it has begun. Raises as begin() does.
         """
-        return self._begin(Starting(name, ("function", name), descriptors))
+        return self._begin(Starting(name, ("function", name), descriptors, self.drain))
 
     def _begin(self, starting: Starting) -> Starting:
         if self.alive:

@@ -12,7 +12,7 @@ from lcinit.supervisor.spawner_messages import NO_SLOT, Packet, packets
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from typing import Any
 
     from lcinit.errors import CommandFailed
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Starting:
-    """One start. `pid` is None until the process exists, which `Spawner.drain` finds out.
+    """One start. `pid` is None until the process exists, which `Spawner.drain` finds out, and `take` too.
 
     `done` once its program has been executed, or never will be: `failure` says why then. A process that could not be
     executed ends by itself; where `pid` is still None then there has never been one. `fileno` can be read when there
@@ -32,6 +32,7 @@ class Starting:
         name: str,
         request: tuple[Any, ...],
         descriptors: Sequence[int],
+        drain: Callable[[], None],
         program: Program | None = None,
         laid_out: bytes = b"",
     ) -> None:
@@ -39,6 +40,7 @@ class Starting:
         self.name = name
         self.request = request
         self.program = program
+        self._drain = drain
         self._laid_out = laid_out
         self.pid: int | None = None
         self.done = False
@@ -60,7 +62,9 @@ class Starting:
         return self._reader
 
     def take(self) -> None:
-        """Take what was told, if anything: sets `done` and `failure`."""
+        """Take what was told, if anything: sets `done` and `failure`, and `pid` before those."""
+        if self.pid is None:
+            self._drain()
         if self.done:
             return
         try:
