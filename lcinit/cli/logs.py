@@ -38,7 +38,7 @@ def run(args: list[str], program: str = "lcinit logs") -> int:
     parser.add_argument("-n", dest="lines", metavar="N", help="only the last N that there are")
     parser.add_argument("--since", metavar="WHEN", help="only those of this time or later")
     parser.add_argument("names", metavar="NAME", nargs="*", help="a service, or lcinit")
-    options = parser.parse_args(args)
+    options = parser.parse_intermixed_args(args)
     last = None if options.lines is None else _number(parser, options.lines)
     since = None if options.since is None else _moment(parser, options.since)
     from lcinit.tools import service_logs

@@ -428,6 +428,7 @@ def test_a_policy_may_change_while_it_runs() -> None:
         assert rig.shown() == "web: shown\nweb: begun\n"
         assert contents("web") == [b" and kept\n"]
         rig.logger.settings("web", ServiceLog(to="none"))
+        await rig.flush()
         os.write(fd, b"x" * MEBI)
         await rig.flush()
         assert contents("web") == [b" and kept\n"]

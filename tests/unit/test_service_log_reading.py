@@ -25,13 +25,13 @@ NOW = 1_790_000_000 * SECOND
 class Written:
     """A root with the files of one service, and who reads them."""
 
-    def __init__(self, root: str) -> None:
+    def __init__(self, root: str, name: str = "web") -> None:
         self.root = root
-        self.directory = f"{root}/var/log/lcinit/web"
+        self.directory = f"{root}/var/log/lcinit/{name}"
         self.now = NOW
         parent, log_files._PARENT = log_files._PARENT, f"{root}/var/log"
         try:
-            self.file = LogFile("web", 3)
+            self.file = LogFile(name, 3)
         finally:
             log_files._PARENT = parent
         self.handle = os.open(root, os.O_PATH)
