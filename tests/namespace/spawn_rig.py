@@ -132,7 +132,9 @@ def shell(script: str, **fields: Any) -> Program:
 def drained(reader: int) -> str:
     """What is in a pipe that nobody writes to any more, which is closed. What is kept open is not waited for."""
     chunks = []
-    while select.select([reader], [], [], 2)[0] and (chunk := os.read(reader, 65536)):
+    poll = select.poll()
+    poll.register(reader, select.POLLIN)
+    while poll.poll(2000) and (chunk := os.read(reader, 65536)):
         chunks.append(chunk)
     os.close(reader)
     return b"".join(chunks).decode(errors="replace")
@@ -156,6 +158,7 @@ def on_ground(
     def inside() -> None:
         signals.block_all()
         process.set_dumpable(False)
+        os.chdir("/")
         if before is not None:
             before()
         spawner = Spawner.start(functions or {}, close_imports=guard.close)
