@@ -100,8 +100,8 @@ def _value(text: str, at: int) -> tuple[str, int]:
         elif char in ("'", '"'):
             quote = char
             kept = len(value)
-        elif char == "\\" and at < len(text):
-            if text[at] != "\n":
+        elif char == "\\":
+            if at < len(text) and text[at] != "\n":
                 value.append(text[at])
                 kept = len(value)
             at += 1

@@ -200,6 +200,8 @@ class Spawner:
             self._tell(starting, number)
         if self._queued:
             self._send()
+        elif not sent:
+            self._forget_timer()
 
     def _tell(self, starting: Starting, number: int) -> None:
         if number < 0:
@@ -306,9 +308,7 @@ class Spawner:
             self._loop.remove_reader(self._channel.fileno())
             self._await_room(False)
             self._loop = None
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._forget_timer()
 
     def _rung(self) -> None:
         try:
@@ -334,6 +334,11 @@ class Spawner:
         """Somebody in the guest may stop or freeze it: see that there is progress while anything is waited for."""
         if self._timer is None and self._loop is not None and self._sent:
             self._timer = self._loop.call_later(PATIENCE, self._look, self._births)
+
+    def _forget_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     def _look(self, births: int) -> None:
         self._timer = None
