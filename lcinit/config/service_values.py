@@ -131,3 +131,29 @@ class ServicePart(Record):
     name: str
     origin: str
     given: tuple[tuple[str, Any], ...] = ()
+
+
+class Broken(Record):
+    """A service that cannot be, and why: every problem, a line each."""
+
+    name: str
+    text: str
+
+
+class GuestFiles(Record):
+    """What was read of a guest: the content of its service files by name, the names that it enables, and what could not
+    be read.
+    """
+
+    directory: str
+    contents: tuple[tuple[str, bytes], ...] = ()
+    enabled: tuple[str, ...] = ()
+    broken: tuple[Broken, ...] = ()
+
+
+class Catalogue(Record):
+    """All services that there are, the names of those that start with their runlevels, and what is wrong."""
+
+    services: tuple[Service, ...] = ()
+    enabled: tuple[str, ...] = ()
+    broken: tuple[Broken, ...] = ()

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, Never
 
-    from lcinit.config.service_files import Catalogue
+    from lcinit.config.service_values import Catalogue
     from lcinit.config.service_values import ServicePart
 
 NOBODY = 65534

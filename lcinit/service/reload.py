@@ -10,7 +10,7 @@ from lcinit.errors import EX_UNAVAILABLE, ConfigError, LcinitError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from lcinit.config.service_files import Catalogue
+    from lcinit.config.service_values import Catalogue
     from lcinit.service.changes import Change
     from lcinit.service.reader import Reader
     from lcinit.service.supervisor import Supervisor
