@@ -14,13 +14,14 @@ import time
 
 import pytest
 
+from lcinit.linux import capabilities
 from lcinit.linux.process import open_pty
 from lcinit.service.log_console import ROOM
 from lcinit.service.log_files import CURRENT, TIMES
 from lcinit.service.log_lines import CUT, LONGEST
 from lcinit.tools.log_reading import ServiceLog
 from tests.namespace.isolated import needs_root
-from tests.namespace.service_log_rig import LogRig, contents, directory, isolated
+from tests.namespace.service_log_rig import LogRig, contents, directory, isolated, plant
 
 pytestmark = needs_root
 MEBI = 1 << 20
@@ -278,6 +279,11 @@ def test_a_fifo_or_a_device_in_a_files_place_holds_up_neither_logger_nor_reader(
     isolated(body)
 
 
+def without_capabilities() -> None:
+    capabilities.set_capabilities(0, 0, 0)
+
+
+@pytest.mark.row(5)
 def test_the_logger_lends_nothing_of_the_outside_to_the_guest() -> None:
     async def body(rig: LogRig) -> None:
         kept = os.open("/etc/hostname", os.O_RDONLY)
@@ -287,18 +293,29 @@ def test_the_logger_lends_nothing_of_the_outside_to_the_guest() -> None:
         opened = [fd for fd in os.listdir(f"/proc/{rig.pid}/fd") if int(fd) > 2]
         held = {os.readlink(f"/proc/{rig.pid}/fd/{fd}").split(":")[0] for fd in opened}
         assert held == {"pipe", "socket", "anon_inode"}
-        # a process of the same user that has no capabilities cannot look into it
+        # a process of the same user, with the same capabilities, cannot look into it
         pid = os.fork()
         if pid == 0:
-            from lcinit.linux import capabilities
-
-            capabilities.set_capabilities(0, 0, 0)
+            without_capabilities()
             try:
                 os.readlink(f"/proc/{rig.pid}/fd/1")
             except PermissionError:
                 os._exit(0)
             os._exit(1)
         assert await asyncio.to_thread(os.waitpid, pid, 0) == (pid, 0)
+        await rig.stop()
+
+    isolated(body, before=without_capabilities)
+
+
+def test_a_file_of_somebody_elses_is_put_aside() -> None:
+    async def body(rig: LogRig) -> None:
+        plant(f"{directory('web')}/{CURRENT}", b"theirs\n")
+        os.chown(f"{directory('web')}/{CURRENT}", 1000, 1000)
+        fd = rig.open("web")
+        os.write(fd, b"ours\n")
+        await rig.flush()
+        assert contents("web") == [b"ours\n"]
         await rig.stop()
 
     isolated(body)

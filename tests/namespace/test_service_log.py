@@ -19,7 +19,7 @@ from lcinit.linux import mount
 from lcinit.linux.calls import AT_FDCWD
 from lcinit.service import log_source
 from lcinit.service.log_files import CURRENT, RECORD, TIMES, closing_time
-from lcinit.service.log_lines import LONGEST
+from lcinit.service.log_lines import CUT, LONGEST
 from tests.namespace.isolated import needs_root
 from tests.namespace.service_log_rig import LogRig, contents, directory, files, isolated, plant
 
@@ -348,6 +348,9 @@ def test_a_full_disk_is_told_once_and_survived() -> None:
             await asyncio.to_thread(put, fd, b"more\n" * 10_000)
         assert time.monotonic() - began < 5
         await rig.flush()
+        await asyncio.sleep(1.1)
+        await asyncio.to_thread(put, fd, b"more\n" * 10_000)  # it is tried again
+        await rig.flush()
         assert rig.shown().count("cannot be written") == 1
         os.unlink("/var/log/ballast")
         await asyncio.sleep(1.1)
@@ -359,7 +362,7 @@ def test_a_full_disk_is_told_once_and_survived() -> None:
         told = re.search(r"\n\[lcinit: (\d+) lines \((\d+) bytes\) dropped: No space left on device\]\nafter\n$", text)
         assert told, text[-300:]
         kept = text[: told.start() + 1]
-        assert len(kept.removesuffix("\n")) + int(told[2]) in (450_000 + 20 * 50_000, 450_000 + 20 * 50_000 - 1)
+        assert len(kept.removesuffix("\n")) + int(told[2]) in (450_000 + 21 * 50_000, 450_000 + 21 * 50_000 - 1)
         assert f"[lcinit: the log of web is written again, {told[1]} lines" in rig.shown()
 
     isolated(body, size="1m")
@@ -497,6 +500,49 @@ def test_a_service_that_stays_behind_is_not_waited_for() -> None:
         assert contents("web") == [b"in time\n"]
         with pytest.raises(BrokenPipeError):
             os.write(left, b"too late\n")
+        await rig.stop()
+
+    isolated(body)
+
+
+def test_a_process_that_stays_behind_and_goes_on_writing_is_not_waited_for() -> None:
+    async def body(rig: LogRig) -> None:
+        fd = rig.open("web", max_size=MEBI, max_files=1)
+        left = await asyncio.create_subprocess_exec("yes", stdout=fd)
+        await asyncio.sleep(0.1)
+        rig.close("web", fd)
+        await rig.until(lambda: not rig.logger._pipes)
+        assert await left.wait() != 0
+        await rig.stop()
+
+    isolated(body)
+
+
+def test_pipes_are_such_that_services_wait_and_the_logger_does_not() -> None:
+    async def body(rig: LogRig) -> None:
+        fd = rig.open("web")
+        (pipe,) = rig.logger._pipes.values()
+        assert (os.get_blocking(fd), os.get_blocking(pipe.reader)) == (True, False)
+        assert not os.get_inheritable(fd)
+        assert not os.get_inheritable(pipe.reader)
+        rig.close("web", fd)
+        await rig.stop()
+
+    isolated(body)
+
+
+def test_a_line_whose_rest_is_too_much_is_ended() -> None:
+    async def body(rig: LogRig) -> None:
+        fd = rig.open("web", "both", rate_limit_burst=1, rate_limit_interval=0.5)
+        os.write(fd, b"x" * LONGEST)
+        await rig.flush()
+        await asyncio.to_thread(put, fd, b"the rest of it, which counts again\n")
+        await rig.expect("1 line of web dropped: more than 1 in 0.5 s]\n")
+        os.write(fd, b"next\n")
+        await rig.expect("web: next\n")
+        mark = "dropped: more than 1 in 0.5 s]\n"
+        assert rig.shown() == f"web: {'x' * LONGEST}{CUT}\n[lcinit: 1 line of web {mark}web: next\n"
+        assert contents("web") == [f"{'x' * LONGEST}\n[lcinit: 1 line {mark}next\n".encode()]
         await rig.stop()
 
     isolated(body)

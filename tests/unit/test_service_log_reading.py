@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import tempfile
+import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -293,3 +295,107 @@ def test_the_way_to_var_log_may_be_a_link_inside_the_root(tmp_path: Path) -> Non
     log = written.read()
     assert texts(log.lines(log.begin())) == [b"a"]
     written.close()
+
+
+def before_first(
+    monkeypatch: pytest.MonkeyPatch, owner: object, name: str, happens: Callable[[], object], *, where: str = ""
+) -> None:
+    """Something happens just before a function is called for the first time (with `where` as its first argument)."""
+    real, done = getattr(owner, name), False
+
+    def call(*args: object, **options: object) -> object:
+        nonlocal done
+        if not done and (not where or where in args):
+            done = True
+            happens()
+        return real(*args, **options)
+
+    monkeypatch.setattr(owner, name, call)
+
+
+def test_a_rotation_while_the_files_are_listed_is_no_part_of_what_there_was(
+    written: Written, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written.put(b"a\n")
+
+    def happens() -> None:
+        written.rotate()
+        written.put(b"b\n")
+
+    before_first(monkeypatch, log_reading, "older_names", happens)
+    log = written.read()
+    assert texts(log.lines(log.begin(), follows=True)) == [b"a"]
+    assert texts(log.news()) == [b"b"]
+
+
+def test_a_rotation_between_file_and_index_is_noticed(written: Written, monkeypatch: pytest.MonkeyPatch) -> None:
+    written.put(b"a\n")
+
+    def happens() -> None:
+        written.rotate()
+        written.put(b"b\n")
+
+    before_first(monkeypatch, ServiceLog, "_open_plain", happens, where="current.times")
+    log = written.read()
+    assert list(log.lines(log.begin())) == [(NOW + SECOND, b"a", False), (NOW + 2 * SECOND, b"b", False)]
+
+
+def test_a_rotation_that_is_half_done_is_waited_for(written: Written, monkeypatch: pytest.MonkeyPatch) -> None:
+    written.put(b"a\n")
+    index = f"{written.directory}/current.times"
+    os.rename(index, f"{index}.new")
+    before_first(monkeypatch, log_reading.time, "sleep", lambda: os.rename(f"{index}.new", index))
+    log = written.read()
+    assert list(log.lines(log.begin())) == [(NOW + SECOND, b"a", False)]
+
+
+def test_what_is_written_just_before_a_rotation_is_not_missed(
+    written: Written, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = written.read()
+    assert texts(log.lines(log.begin(), follows=True)) == []
+    written.put(b"a\n")
+
+    def happens() -> None:
+        written.put(b"late\n")
+        written.rotate()
+        written.put(b"b\n")
+
+    before_first(monkeypatch, os, "stat", happens, where="current")
+    assert texts(log.news()) == [b"a", b"late", b"b"]
+
+
+def test_a_rotation_in_the_middle_of_following_one_repeats_nothing(
+    written: Written, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written.put(b"a\n")
+    log = written.read()
+    assert texts(log.lines(log.begin(), follows=True)) == [b"a"]
+    written.rotate()
+    written.put(b"b\n")
+
+    def happens() -> None:
+        written.rotate()
+        written.put(b"c\n")
+
+    before_first(monkeypatch, log_reading, "older_names", happens)
+    assert texts(log.news()) == [b"b"]
+    assert texts(log.news()) == [b"c"]
+
+
+@pytest.mark.row(24)
+def test_a_fifo_is_not_even_opened(written: Written) -> None:
+    written.put(b"a\n")
+    os.unlink(f"{written.directory}/current")
+    os.mkfifo(f"{written.directory}/current")
+    opened: list[int] = []
+    waits = threading.Thread(target=lambda: opened.append(os.open(f"{written.directory}/current", os.O_WRONLY)))
+    waits.start()
+    time.sleep(0.05)
+    log = written.read()
+    assert texts(log.lines(log.begin())) == []
+    time.sleep(0.05)
+    assert waits.is_alive(), "somebody has opened it for reading"
+    os.close(os.open(f"{written.directory}/current", os.O_RDONLY | os.O_NONBLOCK))
+    waits.join()
+    os.close(opened[0])
