@@ -215,12 +215,15 @@ class Spawner:
                 log.unexpected(f"at the start of process {number}", error)
 
     def ended(self, _status: Status | None = None) -> None:
-        """To be called when it was reaped: PID 1 forks by itself from here on, also for what it had been asked for."""
+        """It is gone: PID 1 forks by itself from here on, also for what it had been asked for.
+
+        On a loop it is noticed without this call. Elsewhere it is for whoever reaps it.
+        """
         if not self.alive:
             return
         self.drain()
         self.alive = False
-        self._detach()
+        self._hang_up()
         if not self._closing:
             log.warning("the spawner has ended: PID 1 starts programs by itself from here on, and takes longer for it")
         lost = [*self._sent, *self._queued]
@@ -235,9 +238,14 @@ class Spawner:
     def close(self) -> None:
         """Have it end."""
         self._closing = True
+        self.alive = False
+        self._hang_up()
+
+    def _hang_up(self) -> None:
         self._detach()
         self._channel.close()
-        self.alive = False
+        for fd in (self._bell, self._pidfd):
+            os.close(fd)
 
     def _send(self) -> None:
         """As many requests as there is room for."""
@@ -300,12 +308,12 @@ class Spawner:
         if self._loop is None and loop is not None:
             self._loop = loop
             loop.add_reader(self._bell, self._rung)
-            loop.add_reader(self._channel.fileno(), self._hung_up)
+            loop.add_reader(self._pidfd, self.ended)
 
     def _detach(self) -> None:
         if self._loop is not None:
             self._loop.remove_reader(self._bell)
-            self._loop.remove_reader(self._channel.fileno())
+            self._loop.remove_reader(self._pidfd)
             self._await_room(False)
             self._loop = None
         self._forget_timer()
@@ -316,11 +324,6 @@ class Spawner:
         except BlockingIOError:
             return
         self.drain()
-
-    def _hung_up(self) -> None:
-        """The other end of the channel was closed: it has ended, for it never says anything by itself."""
-        self._kill()
-        self.ended()
 
     def _await_room(self, wanted: bool) -> None:
         if self._loop is not None and wanted != self._writing:

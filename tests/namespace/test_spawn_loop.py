@@ -31,6 +31,7 @@ def on_loop(work: Callable[[Ground, Looping], Awaitable[None]], *, before: Calla
 
     def inside(ground: Ground) -> None:
         async def main() -> None:
+            del ground.reaper.children[ground.spawner.pid]  # on a loop nobody needs to tell it of its end
             looping = Looping(ground)
             await work(ground, looping)
 
