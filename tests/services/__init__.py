@@ -1,0 +1,1 @@
+"""Services that are real: the catalogue, and a whole guest made of them."""
