@@ -77,7 +77,8 @@ def _read(path: str | None, writer: int) -> Never:
 def to_plain(value: Any) -> Any:
     """A value of a configuration as what marshal knows: a record becomes a pair of its class's name and its fields."""
     if hasattr(value, "_fields"):
-        return {"": type(value).__name__, **{name: to_plain(each) for name, each in value.values().items()}}
+        # what is not set is the class's: most of a service is
+        return {"": type(value).__name__, **{name: to_plain(each) for name, each in value.__dict__.items()}}
     if isinstance(value, tuple):
         return tuple(to_plain(each) for each in value)
     return value
@@ -86,10 +87,11 @@ def to_plain(value: Any) -> Any:
 def from_plain(value: Any) -> Any:
     """The inverse of `to_plain`."""
     if isinstance(value, dict):
-        from lcinit.config import values
+        from lcinit.config import service_values, values
 
         name = value.pop("")
-        return getattr(values, name)(**{key: from_plain(each) for key, each in value.items()})
+        record = getattr(values, name, None) or getattr(service_values, name)
+        return record(**{key: from_plain(each) for key, each in value.items()})
     if isinstance(value, tuple):
         return tuple(from_plain(each) for each in value)
     return value

@@ -33,6 +33,7 @@ def check(reading: Reading) -> None:
     _network(reading)
     _capabilities(reading)
     _tolerant(reading)
+    _services(reading)
     _stop(reading)
 
 
@@ -123,15 +124,54 @@ def _tolerant(reading: Reading) -> None:
             right = "write exec.pid: shared, or leave it out"
             _refuse(reading, "exec.forward_to", "a nested guest's init is asked in its own words", right)
     elif reading.value("exec.pid", "nested") == "shared":
-        if _given(reading, "exec.on_reboot", "auto"):
+        serves = reading.value("services", None) is not None
+        if _given(reading, "exec.on_reboot", "auto") and not serves:
             right = "write exec.pid: nested, or leave it out"
             _refuse(reading, "exec.on_reboot", "has no effect with exec.pid: shared", right)
         if _given(reading, "shutdown.after", ()):
             right = "write exec.pid: nested, or leave it out"
             _refuse(reading, "shutdown.after", "the boot root is out of reach with exec.pid: shared", right)
-        if _given(reading, "initctl", False) and reading.value("initctl", False) is True:
-            right = "write exec.pid: nested, or leave it out"
-            _refuse(reading, "initctl", "nobody serves it with exec.pid: shared yet", right)
+        if _given(reading, "initctl", False) and reading.value("initctl", False) is True and not serves:
+            right = "write services, or exec.pid: nested, or leave it out"
+            _refuse(reading, "initctl", "nobody serves it with exec.pid: shared and without services", right)
+
+
+_SERVED: Final[dict[str, Any]] = {"services_dir": "/etc/lcinit/services", "runlevel": "3"}
+
+
+def _services(reading: Reading) -> None:
+    services = reading.value("services", None)
+    if services is INVALID:
+        return
+    if services is None:
+        for path, nothing in _SERVED.items():
+            if _given(reading, path, nothing):
+                _refuse(reading, path, "has no effect without services", "write services, if only {}, or leave it out")
+        return
+    mode, pid = reading.value("exec.mode", "handoff"), reading.value("exec.pid", "nested")
+    if INVALID not in (mode, pid) and (mode, pid) != ("tolerant", "shared"):
+        right = "write exec: {mode: tolerant, pid: shared}, or leave it out"
+        _refuse(reading, "services", "lcinit supervises services where it is the guest's own init", right)
+        return
+    if reading.value("exec.command", None) is None and not _command_alone(reading):
+        for path, nothing in _OF_A_COMMAND.items():
+            if _given(reading, path, nothing):
+                _refuse(reading, path, "there is no exec.command beside the services", "write one, or leave it out")
+
+
+_OF_A_COMMAND: Final[dict[str, Any]] = {
+    "exec.on_exit": "exit",
+    "exec.stop": (),
+    "exec.user": None,
+    "exec.group": None,
+    "exec.groups": (),
+}
+
+
+def _command_alone(reading: Reading) -> bool:
+    """Whether exec is nothing but a command."""
+    found = reading.value("exec", None)
+    return found not in (None, INVALID) and found.command_given
 
 
 def _stop(reading: Reading) -> None:

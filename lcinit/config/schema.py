@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from lcinit.config.commands import COMMAND, COMMANDS, ENVIRONMENT, EXEC_COMMAND, GROUP, USER
-from lcinit.config.compound import Field, Fields, Later, ListOf, MapOf
+from lcinit.config.compound import Field, Fields, ListOf, MapOf
 from lcinit.config.diagnostics import Unfit
+from lcinit.config.document import MAP
 from lcinit.config.idmaps import ID_MAP, MOUNT_ID_MAP
 from lcinit.config.managers import MODES
 from lcinit.config.mounts import normalise
@@ -25,7 +26,7 @@ from lcinit.config.names import (
     account,
     make_limit,
 )
-from lcinit.config.shapes import AnyText, Anything, Choice, Exactly, Flag, Forms, Number, Text, Then
+from lcinit.config.shapes import INVALID, Anything, Choice, Exactly, Flag, Forms, Number, Text, Then
 from lcinit.config.values import (
     Capabilities,
     Command,
@@ -238,17 +239,41 @@ _LOG: Final = Fields(
     Field("format", Choice(("text", "json")), "Lines for people, or one JSON object a line."),
     Field("file", Forms("an absolute path or null", NOTHING, PATH), "Where to beside the console."),
 )
-_SERVICES: Final = "services come with a later version; leave it out"
 _RUNLEVEL: Final = Forms(
     "a runlevel from 1 to 5, or S",
-    Number(1, 5, "a runlevel from 1 to 5, or S"),
-    Then(Choice(("S", "s")), lambda _: 1),
+    Then(Number(1, 5, "a runlevel from 1 to 5, or S"), str),
+    Choice({"S": "1", "s": "1"}),
 )
 
 
+class _Services(MapOf):
+    """Services by name. Their schema takes as long to import as this one, and most configurations have none."""
+
+    def __init__(self) -> None:
+        super().__init__(Anything(), Anything(), "a mapping of services' names to {command, …}, or to null")
+
+    def read(self, node: Node, path: str, reading: Reading) -> Any:
+        if node.kind != MAP:
+            return self.mismatch(node, path, reading)
+        from lcinit.config.service_names import SERVICE_NAME
+        from lcinit.config.service_schema import read_inline
+
+        parts = []
+        for name_node, value_node in node.value:
+            at = f"{path}.{name_node.value}"
+            name = SERVICE_NAME.read(name_node, at, reading)
+            parts.append(INVALID if name is INVALID else read_inline(name, value_node, at, reading))
+        return INVALID if INVALID in parts else tuple(parts)
+
+    def json(self) -> dict[str, Any]:
+        from lcinit.config.service_names import SERVICE_NAME
+        from lcinit.config.service_schema import SERVICE
+
+        service = {"anyOf": [SERVICE.json(), {"type": "null"}]}
+        return {"type": "object", "propertyNames": SERVICE_NAME.json(), "additionalProperties": service}
+
+
 def _make_config(values: dict[str, Any], _node: Node, _path: str, _reading: Reading) -> Config:
-    values.pop("services", None)
-    values.pop("services_dir", None)
     if "id_map" in values:
         values["id_map"], values["allow_outer_root"] = values["id_map"]
     return Config(**values)
@@ -281,9 +306,9 @@ CONFIG: Final = Fields(
     Field("setup", _SETUP, "What is done before the guest root is entered."),
     Field("exec", _EXEC, "What runs in the guest root."),
     Field("shutdown", _SHUTDOWN, "How the guest is ended."),
-    Field("services", Later(MapOf(AnyText("a name"), Anything(), "a mapping"), (), {}, _SERVICES), "Services."),
-    Field("services_dir", Later(Forms("a path or null", NOTHING, PATH), None, None, _SERVICES), "Their directory."),
-    Field("runlevel", Later(_RUNLEVEL, 3, 3, _SERVICES), "The runlevel whose services start."),
+    Field("services", _Services(), "Tolerant, shared: services, each over its file in the guest and the catalogue."),
+    Field("services_dir", PATH, "The directory of the guest's own service files, in the guest."),
+    Field("runlevel", _RUNLEVEL, "The runlevel whose services start."),
     Field("log", _LOG, "lcinit's own messages."),
     finish=_make_config,
 )

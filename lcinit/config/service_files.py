@@ -93,7 +93,7 @@ def _entries(root_fd: int, directory: str, broken: list[Broken]) -> list[str]:
         broken.append(Broken(name=directory, text=f"cannot read {directory}: {error.strerror}; make it a directory"))
         return []
     try:
-        found = []
+        found: list[str] = []
         with os.scandir(handle) as entries:
             for entry in entries:
                 if len(found) == MOST_FILES:
@@ -187,5 +187,3 @@ def _parts(
     if name in theirs:
         parts.append(parse_service(theirs[name], f"{directory}/{name}{SUFFIX}", name))
     return parts
-
-

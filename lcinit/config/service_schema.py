@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lcinit.config.commands import COMMAND, COMMANDS, ENVIRONMENT, GROUP, USER
 from lcinit.config.compound import Field, Fields, ListOf, MapOf
-from lcinit.config.diagnostics import Unfit, quoted
+from lcinit.config.document import FLAG, NULL, NUMBER, TEXT
 from lcinit.config.names import CAPABILITY, DURATION, LIMIT, NOTHING, PATH, RLIMITS, SIGNAL, account, make_limit
 from lcinit.config.service_names import (
     CPU,
@@ -17,7 +17,7 @@ from lcinit.config.service_names import (
     UMASK,
 )
 from lcinit.config.service_values import CgroupLimits, Health, Service, ServiceLog, ServicePart
-from lcinit.config.shapes import INVALID, AnyText, Choice, Exactly, Flag, Forms, Number, Then
+from lcinit.config.shapes import INVALID, AnyText, Choice, Flag, Forms, Number, Then
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,9 +32,16 @@ _WORDS: Final = Forms(
 )
 _NAMES: Final = ListOf(SERVICE_NAME, "a list of services' names", single=True)
 _TIME: Final = Forms("a duration, or null for no limit", NOTHING, DURATION)
-_PAUSE: Final = Forms(
-    "a duration, or 0", Then(Number(0, 0, "0"), float), Then(DURATION, float)
-)
+
+
+class _Zero(Number):
+    """A pause of 0, which durations do not take."""
+
+    def takes(self, node: Node) -> bool:
+        return node.kind == NUMBER and node.value == 0
+
+
+_PAUSE: Final = Forms("a duration, or 0", Then(_Zero(0, 0, "0"), float), DURATION)
 _RUNLEVEL: Final = Forms(
     "a runlevel: 1 to 5, or S",
     Then(Number(1, 5, "a runlevel: 1 to 5, or S"), str),
@@ -47,17 +54,6 @@ _STATUSES: Final = ListOf(
 )
 _COUNT: Final = Forms("a count, or null for no limit", NOTHING, Number(1, 2**31 - 1, "a count above 0"))
 
-
-class _Zero(Forms):
-    """A pause of 0 is a number that durations do not take."""
-
-    def read(self, node: Node, path: str, reading: Reading) -> Any:
-        if node.value == 0 and node.kind == "number":
-            return 0.0
-        return self.forms[1].read(node, path, reading)
-
-
-_PAUSE = _Zero("a duration, or 0", *_PAUSE.forms)
 
 _CGROUP: Final = Fields(
     CgroupLimits,
@@ -121,13 +117,15 @@ _LOG: Final = Forms(
 class _Restart(Choice):
     """YAML reads a bare `no` as a boolean."""
 
-    kinds = ("text", "flag")
+    def __init__(self, words: tuple[str, ...]) -> None:
+        super().__init__(words)
+        self.kinds = (TEXT, FLAG)
 
     def takes(self, node: Node) -> bool:
-        return (node.kind == "flag" and node.value is False) or super().takes(node)
+        return (node.kind == FLAG and node.value is False) or super().takes(node)
 
     def read(self, node: Node, path: str, reading: Reading) -> Any:
-        if node.kind == "flag" and node.value is False:
+        if node.kind == FLAG and node.value is False:
             return "no"
         return super().read(node, path, reading)
 
@@ -229,7 +227,7 @@ SERVICE: Final = Fields(
 
 def read_inline(name: str, node: Node, path: str, reading: Reading) -> Any:
     """A service of the `services` mapping: its part, also of null; INVALID with the problems noted."""
-    if node.kind == "null":
+    if node.kind == NULL:
         return ServicePart(name=name, origin=reading.problems.name)
     part = SERVICE.read(node, path, reading)
     return INVALID if part is INVALID else part.replace(name=name)
@@ -248,5 +246,3 @@ def service_json_schema() -> dict[str, Any]:
         **schema,
         "type": ["object", "null"],
     }
-
-

@@ -31,8 +31,8 @@ class Health(Record):
     """A check that is repeated while the service is up: exactly one of `exec`, `tcp` and `http` is given.
 
     `tcp` is (address, port), the address a literal IP; `http` is a URL of such an address. Failures in the first
-    `start_period` seconds do not count; `failures` in a row take the `action`. `interval` runs from the end of one check
-    to the beginning of the next, `timeout` bounds one check.
+    `start_period` seconds do not count; `failures` in a row take the `action`. `interval` runs from the end of one
+    check to the beginning of the next, `timeout` bounds one check.
     """
 
     exec: Command | None = None
@@ -63,8 +63,8 @@ class ServiceLog(Record):
 class Service(Record):
     """One service. Durations are in seconds, None is "without limit"; `umask` is the number.
 
-    `origin` names the file that had the last word. `capabilities` None leaves those of the guest, else they are all that
-    the service has and may gain. `read_only_paths` and `private_tmp` give it a mount namespace of its own.
+    `origin` names the file that had the last word. `capabilities` None leaves those of the guest, else they are all
+    that the service has and may gain. `read_only_paths` and `private_tmp` give it a mount namespace of its own.
     """
 
     name: str

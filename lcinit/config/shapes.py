@@ -210,7 +210,7 @@ class AnyText(Shape):
 class Choice(Shape):
     """One of some words, each with its value. In a Forms it takes those words and leaves other text to the others."""
 
-    kinds = (TEXT,)
+    kinds: tuple[str, ...] = (TEXT,)
 
     def __init__(self, words: dict[str, Any] | Iterable[str]) -> None:
         self.words: dict[str, Any] = words if isinstance(words, dict) else {word: word for word in words}

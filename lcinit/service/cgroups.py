@@ -35,6 +35,9 @@ class Cgroups:
         self._top = top
         self._controllers: frozenset[str] = frozenset()
         self._directories: dict[str, int] = {}
+        self._entries: dict[str, str] = {}  # of each service, and of those before it that could not be removed
+        self._killed: set[str] = set()
+        self._number = 0
         self._limited: dict[str, CgroupLimits] = {}
         self._told: set[str] = set()
 
@@ -78,15 +81,31 @@ class Cgroups:
         if self._top < 0:
             self._tell_limits(name, limits)
             return -1
+        if name in self._killed:
+            self._replace(name)
         directory = self._directories.get(name, -1)
         if directory < 0:
+            entry = name + SUFFIX
+            if entry in self._entries:  # that one has not become empty yet
+                self._number += 1
+                entry = f"{name}.{self._number}{SUFFIX}"
             try:
-                directory = self._directories[name] = self._open(name + SUFFIX)
+                directory = self._directories[name] = self._open(entry)
             except OSError as error:
                 log.warning(f"{name} has no cgroup of its own: {error.strerror}")
                 return -1
+            self._entries[entry] = name
         self.limit(name, limits)
         return directory
+
+    def _replace(self, name: str) -> None:
+        """Have another one for it the next time. Linux 6.14 and later kill whom clone3(2) puts into a cgroup that was
+        killed once: the sequence number that they compare is that of the parent's cgroup.
+        """
+        self._killed.discard(name)
+        if not self.remove(name):
+            os.close(self._directories.pop(name))
+            self._limited.pop(name, None)
 
     def _open(self, entry: str) -> int:
         try:
@@ -134,8 +153,8 @@ class Cgroups:
     def service_of(self, path: str) -> str | None:
         """Which service a path of /proc/PID/cgroup belongs to, by its components."""
         for part in path.split("/"):
-            if part.endswith(SUFFIX) and part[: -len(SUFFIX)] in self._directories:
-                return part[: -len(SUFFIX)]
+            if part in self._entries:
+                return self._entries[part]
         return None
 
     def populated(self, name: str) -> bool:
@@ -145,29 +164,40 @@ class Cgroups:
     def kill(self, name: str) -> bool:
         """SIGKILL to all who live there; false where that cannot be."""
         directory = self._directories.get(name, -1)
+        if directory < 0:
+            return False
         try:
-            return directory >= 0 and cgroup_control.kill(directory)
+            if not self.populated(name):
+                return True
+            self._killed.add(name)
+            return cgroup_control.kill(directory)
         except OSError as error:
             log.warning(f"the cgroup of {name} cannot be killed: {error.strerror}")
             return False
 
     def remove(self, name: str) -> bool:
-        """Remove it, and those below it, if nobody lives there; returns whether it is gone."""
+        """Remove all that it had, and those below, as far as nobody lives there; returns whether all are gone."""
         directory = self._directories.get(name, -1)
         if directory < 0:
             return True
-        try:
-            for _ in removal(directory):
+        gone = True
+        for entry in [entry for entry, owner in self._entries.items() if owner == name]:
+            try:
+                for _ in removal(directory):
+                    pass
+                os.rmdir(entry, dir_fd=self._top)
+            except FileNotFoundError:
                 pass
-            os.rmdir(name + SUFFIX, dir_fd=self._top)
-        except FileNotFoundError:
-            pass
-        except OSError:
-            return False
-        del self._directories[name]
-        self._limited.pop(name, None)
-        os.close(directory)
-        return True
+            except OSError:
+                gone = False
+                continue
+            del self._entries[entry]
+        if gone:
+            del self._directories[name]
+            self._limited.pop(name, None)
+            self._killed.discard(name)
+            os.close(directory)
+        return gone
 
     def close(self) -> None:
         """Let go of all."""
