@@ -76,16 +76,15 @@ def privileges(program: Program) -> list[Step]:
     return [("set capabilities", _set_capabilities, (mask_of(program.capabilities),))]
 
 
-def place(program: Program) -> list[Step]:
+def place(program: Program, lowest: int) -> list[Step]:
     """The working directory and the umask. With its own ids and in its own mounts, as systemd does it.
 
-    A directory that the user may not enter is refused so, and a root-squashing NFS lets only its user in.
+    A directory that the user may not enter is refused so, and a root-squashing NFS lets only its user in. No magic link
+    is followed: /proc/PID/fd may lead to what has no name in this root. `lowest` is the lowest descriptor that is free.
     """
     steps: list[Step] = []
-    if program.cwd == "/":
-        steps.append(("enter /", *prepared.chdir("/")))
-    elif program.cwd is not None:
-        steps.append((f"enter {program.cwd}", _enter, (program.cwd,)))
+    if program.cwd is not None:
+        steps += [(f"enter {program.cwd}", *call) for call in prepared.chdir(program.cwd, lowest)]
     steps.append(("set the umask", *prepared.umask(program.umask)))
     if program.no_new_privileges:
         steps.append(("forbid new privileges", *prepared.prctl(process.PR_SET_NO_NEW_PRIVS, 1)))
@@ -108,6 +107,8 @@ def open_terminal(path: str) -> None:
     os.set_blocking(fd, True)
     for number in (0, 1, 2):
         os.dup2(fd, number, inheritable=True)
+    if fd > 2:
+        os.close(fd)
 
 
 def _open(path: str, flags: int) -> int:
@@ -176,9 +177,3 @@ def _set_capabilities(wanted: int) -> None:
     capabilities.set_capabilities(wanted, wanted, wanted)
     capabilities.clear_ambient()
     capabilities.raise_ambient(number for number in range(64) if wanted >> number & 1)
-
-
-def _enter(directory: str) -> None:
-    fd = _open(directory, os.O_PATH | os.O_DIRECTORY)
-    os.fchdir(fd)
-    os.close(fd)

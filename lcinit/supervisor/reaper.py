@@ -56,9 +56,9 @@ UNCLAIMED = 64  # how many ended children are remembered whose registration is s
 class Reaper:
     """Reaps every child that there is, registered or not, and tells the registered ones.
 
-    `before_reaping` is called before each look: children that another process makes are registered there. With
-    `remember` the last that nobody has registered are kept: a guest's leader is made by another process, and its
-    PID may come later than its end.
+    `before_reaping` is called before each look, and for each child that is not known: those that another process makes
+    are registered there, and may be born and end between the two. With `remember` the last that nobody has registered
+    are kept: a guest's leader is made by another process, and its PID may come later than its end.
     """
 
     def __init__(self) -> None:
@@ -95,6 +95,9 @@ class Reaper:
             if pid == 0:
                 return
             child = self.children.pop(pid, None)
+            if child is None and self.before_reaping is not None:
+                self.before_reaping()
+                child = self.children.pop(pid, None)
             if child is not None:
                 try:
                     child.ended(status_of(wait_status))

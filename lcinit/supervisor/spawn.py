@@ -151,7 +151,7 @@ class Child:
         if program.cgroup is not None and not within_cgroup:
             steps.append(("enter its cgroup", _enter_cgroup, (program.cgroup,)))
         steps.append(("start", *(prepared.setsid() if program.session == "new" else prepared.setpgid())))
-        self._place_descriptors(steps)
+        lowest = self._place_descriptors(steps)
         if program.session == "group":
             steps.append(("open streams", _take_foreground, ()))
         if program.terminal or program.tty is not None:
@@ -167,12 +167,15 @@ class Child:
         elif program.identity is not None:
             steps += isolation.becoming(program.identity, keep)
         steps += isolation.privileges(program)
-        steps += isolation.place(program)
+        steps += isolation.place(program, lowest)
         steps.append(("reset signals", *(prepared.unblock_signals() if default_signals else (reset_signals, ()))))
         return steps
 
-    def _place_descriptors(self, steps: list[Step]) -> None:
-        """What it is to have, to the numbers that it is to have; nothing else is open but the report."""
+    def _place_descriptors(self, steps: list[Step]) -> int:
+        """What it is to have, to the numbers that it is to have; nothing else is open but the report.
+
+        Returns the lowest number that is free then.
+        """
         program = self.program
         pairs = [*program.descriptors]
         if program.tty is None:
@@ -200,6 +203,7 @@ class Child:
             steps.append((words, *prepared.close_range(0, 0)))
             # O_NONBLOCK: a command that ran before in the guest root may have left a FIFO there
             steps.append((words, *prepared.open_file("/dev/null", os.O_RDONLY | os.O_NONBLOCK)))
+        return next(number for number in range(3, above + 2) if number not in targets and number != self.report)
 
     def _move(self, fd: int, above: int) -> int:
         self.moved.append(fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, above))

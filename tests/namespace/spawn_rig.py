@@ -60,6 +60,7 @@ class Ground:
         self.reaper = Reaper()
         self.children: dict[Starting, Child] = {}
         spawner.on_pid = self._born
+        self.reaper.before_reaping = spawner.drain
         self.reaper.register(spawner.pid).on_end = spawner.ended
 
     def _born(self, starting: Starting) -> None:
@@ -67,8 +68,7 @@ class Ground:
         self.children[starting] = self.reaper.register(starting.pid)
 
     def reap(self) -> None:
-        """As PID 1 does it."""
-        self.spawner.drain()
+        """As PID 1 does it at a SIGCHLD."""
         self.reaper.reap()
 
     def until(self, condition: Callable[[], Any], timeout: float = 10) -> None:

@@ -46,13 +46,6 @@ class Looping:
     def __init__(self, ground: Ground) -> None:
         self.ground = ground
         self.told: list[str] = []
-        reap = ground.reaper.reap
-
-        def drain_and_reap() -> None:
-            ground.spawner.drain()
-            reap()
-
-        ground.reaper.reap = drain_and_reap  # type: ignore[method-assign]
         born = ground.spawner.on_pid
 
         def on_pid(starting: Starting) -> None:
