@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 
 from lcinit.cli.arguments import tool_parser
 from lcinit.config.diagnostics import InvalidFile
-from lcinit.config.load import load
+from lcinit.config.load import load, read_file
+from lcinit.config.schema import CONFIG
+from lcinit.config.service_tree import check_service, files_of, is_service
 from lcinit.errors import EX_CONFIG, ConfigError
 
 TYPE_CHECKING = False
@@ -17,10 +20,11 @@ if TYPE_CHECKING:
 _EPILOG = """\
 Prints "FILE: ok" for each right file, and on stderr a line for each mistake:
   FILE:LINE:COLUMN: KEY.PATH: what is wrong; what would be right
-Service files cannot be checked yet: this version has no services.
+A service file is known by its keys, or with --service; a directory stands for all service files in it.
 
-example:
+examples:
   lcinit check /mnt/init.yml
+  lcinit check --service /srv/guest/etc/lcinit/services
 
 exit status: 0 all files are right, 64 usage, 77 a file may not be read, 78 a file is wrong or missing.
 """
@@ -28,11 +32,13 @@ exit status: 0 all files are right, 64 usage, 77 a file may not be read, 78 a fi
 
 def run(args: list[str], program: str = "lcinit check") -> int:
     """Check each named file; the exit code, 78 when any is wrong. Raises UsageError."""
-    parser = tool_parser(program, "Validate configuration files as lcinit reads them.", _EPILOG, "[--json] FILE...")
+    what = "Validate configuration and service files as lcinit reads them."
+    parser = tool_parser(program, what, _EPILOG, "[--json] [--service] FILE...")
     parser.add_argument("--json", action="store_true", help="print one JSON array of what was found, on stdout")
-    parser.add_argument("files", metavar="FILE", nargs="+", help="a configuration file")
+    parser.add_argument("--service", action="store_true", help="they are service files")
+    parser.add_argument("files", metavar="FILE", nargs="+", help="a configuration or service file, or a directory")
     options = parser.parse_args(args)
-    results = [(name, _problem(name)) for name in options.files]
+    results = [(name, _problem(name, options.service)) for given in options.files for name in _files(given)]
     if options.json:
         print(json.dumps([_report(name, error) for name, error in results], indent=2))
     else:
@@ -45,9 +51,16 @@ def run(args: list[str], program: str = "lcinit check") -> int:
     return 0 if not codes else EX_CONFIG if EX_CONFIG in codes else max(codes)
 
 
-def _problem(name: str) -> ConfigError | None:
+def _files(given: str) -> list[str]:
+    return files_of(given) if os.path.isdir(given) else [given]
+
+
+def _problem(name: str, service: bool) -> ConfigError | None:
     try:
-        load(name)
+        if service or is_service(read_file(name), frozenset(CONFIG.fields)):
+            check_service(name)
+        else:
+            load(name)
     except ConfigError as error:
         return error
     return None

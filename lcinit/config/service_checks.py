@@ -73,8 +73,6 @@ def _mistakes(service: Service, given_by: dict[str, str], origin: str) -> list[M
             wrong("health", "has no effect for type oneshot", "leave it out")
         if service.reload or service.reload_signal is not None:
             wrong("reload" if service.reload else "reload_signal", "has no effect for type oneshot", "leave it out")
-    if service.reload and service.reload_signal is not None:
-        wrong("reload_signal", "stands beside reload", "keep one of them")
     if service.restart == "on-watchdog" and service.watchdog is None and service.health is None:
         wrong("restart", "on-watchdog without a watchdog", "write watchdog, or restart: on-failure")
     if service.restart_max_delay < service.restart_delay:

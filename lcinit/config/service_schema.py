@@ -162,7 +162,11 @@ SERVICE: Final = Fields(
     Field("start_timeout", _TIME, "Until it is ready."),
     Field("stop_timeout", _TIME, "From its stop signal to SIGKILL."),
     Field("stop_signal", SIGNAL, "What asks it to end."),
-    Field("kill_mode", Choice(("mixed", "control-group")), "Who gets the stop signal: its main process, or all of it."),
+    Field(
+        "kill_mode",
+        Choice(("mixed", "control-group", "process")),
+        "mixed: its main process is asked, then all is killed; process: that one alone.",
+    ),
     Field(
         "restart",
         _Restart(("no", "on-failure", "always", "on-watchdog")),

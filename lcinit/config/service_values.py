@@ -90,7 +90,7 @@ class Service(Record):
     start_timeout: float | None = 90.0
     stop_timeout: float | None = 10.0
     stop_signal: str = "SIGTERM"
-    kill_mode: Literal["mixed", "control-group"] = "mixed"
+    kill_mode: Literal["mixed", "control-group", "process"] = "mixed"
     restart: Literal["no", "on-failure", "always", "on-watchdog"] = "on-failure"
     restart_delay: float = 0.2
     restart_max_delay: float = 60.0

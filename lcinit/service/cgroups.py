@@ -56,8 +56,11 @@ class Cgroups:
         try:
             leaf = self._open(LEAF)
             try:
-                for pid in read(self._top, "cgroup.procs").split():
-                    write(leaf, "cgroup.procs", pid)
+                while pids := read(self._top, "cgroup.procs").split():
+                    for pid in pids:
+                        _move(leaf, pid)
+                    if pids == [b"0"] * len(pids):
+                        break  # of an outer PID namespace: not ours to move
             finally:
                 os.close(leaf)
             if wanted:
@@ -161,6 +164,10 @@ class Cgroups:
         """Whether anybody lives there."""
         return bool(cgroup_control.events(self._directories.get(name, -1)).get("populated", 0))
 
+    def emptying(self, name: str) -> bool:
+        """Whether those that were killed there have not all ended yet."""
+        return name in self._killed and self.populated(name)
+
     def kill(self, name: str) -> bool:
         """SIGKILL to all who live there; false where that cannot be."""
         directory = self._directories.get(name, -1)
@@ -206,6 +213,13 @@ class Cgroups:
                 os.close(directory)
         self._directories.clear()
         self._top = -1
+
+
+def _move(leaf: int, pid: bytes) -> None:
+    try:
+        write(leaf, "cgroup.procs", pid)
+    except ProcessLookupError:
+        pass  # it has ended meanwhile
 
 
 def _text(key: str, value: int | None) -> bytes:

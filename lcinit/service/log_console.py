@@ -18,6 +18,7 @@ else:
     import _socket as socket  # without the half that imports enum and selectors
 
 ROOM = 256 * 1024  # bytes that wait for a reader
+STUCK = 1.0  # seconds without a byte taken, after which services do not wait any more, and lines are dropped
 _PIECE = 4096  # PIPE_BUF: a pipe takes that many whole, so nobody else's line gets between
 _GONE = (errno.EPIPE, errno.EIO, errno.ECONNRESET, errno.ENOTCONN, errno.ENXIO, errno.EBADF)
 _ROUNDS = 64  # pieces in a row before the services are seen to
@@ -37,7 +38,8 @@ class Console:
         self._waiting = bytearray()
         self._untold: dict[str, int] = {}  # service → lines dropped
         self._fd = -1
-        self._patient = self._watched = False
+        self._patient = self._watched = self._blocked = self._dropping = False
+        self._stuck_at: float | None = None
         self._socket: socket.socket | None = None
         self.use(fd)
 
@@ -92,7 +94,23 @@ class Console:
 
     def has_room(self, size: int = 0) -> bool:
         """Whether that many bytes would be taken."""
+        if self._fd >= 0 and len(self._waiting) + size > ROOM and not self._blocked:
+            self.flush()
         return self._fd >= 0 and (not self._waiting or len(self._waiting) + size <= ROOM)
+
+    def holds_up(self, now: float) -> bool:
+        """Whether services should wait: much waits, for a reader that takes some. `now` is time.monotonic()'s."""
+        if self._fd < 0 or len(self._waiting) < ROOM // 2:
+            return False
+        if self._stuck_at is None:
+            self._stuck_at = now
+        self._dropping = now >= self._stuck_at + STUCK
+        return not self._dropping
+
+    @property
+    def due(self) -> float:
+        """When waiting has taken too long."""
+        return float("inf") if self._stuck_at is None or self._dropping else self._stuck_at + STUCK
 
     def drop(self, name: str, lines: int) -> None:
         """Count lines of a service that are not shown."""
@@ -106,6 +124,7 @@ class Console:
 
     def flush(self) -> None:
         """Write what is taken now, and have epoll tell when more would be."""
+        self._blocked = False
         for _ in range(_ROUNDS):
             if self._untold and not self._waiting and self._fd >= 0:
                 self._tell()
@@ -115,6 +134,7 @@ class Console:
             try:
                 taken = self._write(self._piece())
             except BlockingIOError:
+                self._blocked = True
                 break
             except OSError as error:
                 self.dropped += self._waiting.count(b"\n")
@@ -123,6 +143,7 @@ class Console:
                     self._forget()
                 return
             del self._waiting[:taken]
+            self._stuck_at, self._dropping = None, False
         self._watch(True)
 
     def _piece(self) -> bytes:

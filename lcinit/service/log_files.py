@@ -120,7 +120,7 @@ def _open_file(directory: int, name: str) -> int:
 class LogFile:
     """`current` of one service, open for writing. Methods raise OSError. Times are nanoseconds since 1970."""
 
-    __slots__ = ("_directory", "_indexed", "_recorded", "_times", "began", "fd", "max_files", "size")
+    __slots__ = ("_described", "_directory", "_indexed", "_recorded", "_times", "began", "fd", "max_files", "size")
 
     def __init__(self, name: str, max_files: int) -> None:
         self.max_files = max_files
@@ -128,6 +128,7 @@ class LogFile:
         self.size = 0
         self.began: int | None = None  # when its first byte came
         self._recorded = self._indexed = 0
+        self._described = -1  # the offset in the last record, if this has written one
         self._directory = open_directory(name)
         try:
             self._finish_rotation()
@@ -151,7 +152,7 @@ class LogFile:
             count -= 1
         if not self.size:
             count, self.began = 0, None
-        self._recorded = 0
+        self._recorded, self._described = 0, -1
         self._indexed = count * RECORD.size
         os.ftruncate(self._times, self._indexed)
         os.lseek(self._times, self._indexed, os.SEEK_SET)
@@ -191,8 +192,11 @@ class LogFile:
         if self.began is None:
             self.began = now
         if not self._recorded <= now < self._recorded + _RESOLUTION:
-            self._indexed += os.write(self._times, RECORD.pack(self.size, now))
-            self._recorded = now
+            if self._described == self.size:  # what was to come then has not come
+                os.pwrite(self._times, RECORD.pack(self.size, now), self._indexed - RECORD.size)
+            else:
+                self._indexed += os.write(self._times, RECORD.pack(self.size, now))
+            self._recorded, self._described = now, self.size
 
     def fullness(self) -> int:
         """What counts as its size: the index is the larger one where a service writes its lines byte by byte."""

@@ -64,6 +64,11 @@ class Output:
             self._lines = LineSplitter()
         self.close_file()  # it is opened again with what comes next
 
+    @property
+    def may_wait(self) -> bool:
+        """Whether the console is the only place for what comes: then the console's reader sets the pace."""
+        return self._settings.to == "console"
+
     def take(self) -> int:
         """Take a piece of what is there: how many bytes. BlockingIOError: there was nothing."""
         now = time.monotonic()

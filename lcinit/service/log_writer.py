@@ -76,7 +76,8 @@ class Writer:
         self._console = Console(_STDOUT, self._epoll)
         self._glance = Glance()
         self._outputs: dict[int, Output] = {}  # by the number that PID 1 gave
-        self._by_fd: dict[int, Output] = {}
+        self._by_fd: dict[int, Output] = {}  # those that epoll watches
+        self._paused: dict[int, Output] = {}  # those that wait for the console
         self._next_due = float("inf")
         self._ended = False
 
@@ -92,14 +93,17 @@ class Writer:
             if time.monotonic() >= self._next_due:
                 self._tick()
             self._console.flush()
+            if self._paused and not self._console.holds_up(time.monotonic()):
+                self._resume()
+        until = time.monotonic() + LAST_WORDS
         for output in self._outputs.values():
+            self._console.drain(until - time.monotonic())
             self._finish(output)
-        self._console.drain(LAST_WORDS)
+        self._console.drain(until - time.monotonic())
 
     def _patience(self) -> float | None:
-        if self._next_due == float("inf"):
-            return None
-        return max(0.0, self._next_due - time.monotonic()) + 0.001
+        due = min(self._next_due, self._console.due) if self._paused else self._next_due
+        return None if due == float("inf") else max(0.0, due - time.monotonic()) + 0.001
 
     def _tick(self) -> None:
         now = time.monotonic()
@@ -111,6 +115,10 @@ class Writer:
     def _attend(self, fd: int, output: Output, events: int) -> None:
         if not events & select.EPOLLIN:  # all its writers are gone: nothing comes before it is closed
             self._forget(fd)
+            return
+        if output.may_wait and self._console.holds_up(time.monotonic()):
+            self._forget(fd)
+            self._paused[fd] = output
             return
         try:
             output.take()
@@ -128,7 +136,18 @@ class Writer:
         except Exception as error:
             log.unexpected(f"at the end of the log of {output.name}", error)
 
+    def _watch(self, output: Output) -> None:
+        fd = output.source.fd
+        self._by_fd[fd] = output
+        self._epoll.register(fd, select.EPOLLIN)
+
+    def _resume(self) -> None:
+        for output in self._paused.values():
+            self._watch(output)
+        self._paused.clear()
+
     def _forget(self, fd: int) -> None:
+        self._paused.pop(fd, None)
         if self._by_fd.pop(fd, None) is not None:
             self._epoll.unregister(fd)
 
@@ -167,8 +186,8 @@ class Writer:
             return
         source = Source(fd, self._glance)
         output = Output(name, ServiceLog(**settings), source, self._console, self._close_files)
-        self._outputs[number] = self._by_fd[fd] = output
-        self._epoll.register(fd, select.EPOLLIN)
+        self._outputs[number] = output
+        self._watch(output)
 
     def _told_settings(self, number: int, settings: dict[str, Any]) -> None:
         if number in self._outputs:

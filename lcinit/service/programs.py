@@ -7,7 +7,7 @@ from __future__ import annotations
 import resource
 
 from lcinit.service.notify import PATH as NOTIFY
-from lcinit.supervisor.spawn import Account, Program
+from lcinit.supervisor.program import Account, Program
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -31,8 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, Never
 
-    from lcinit.config.service_values import Catalogue
-    from lcinit.config.service_values import ServicePart
+    from lcinit.config.service_values import Catalogue, ServicePart
 
 NOBODY = 65534
 _CHUNK = 1 << 16
@@ -212,10 +211,10 @@ def _read(
     place = os.path.join(os.path.dirname(lcinit.__file__), "data", "services")
     if not os.path.isdir(place):  # a source tree
         place = os.path.join(os.path.dirname(os.path.dirname(lcinit.__file__)), "services")
-    catalogue_files = service_files.read_catalogue(place)
+    catalogue_file = service_files.read_catalogue(place)
     guest = service_files.read_guest(root_fd, directory)
     _give_up_privileges()
-    catalogue: Catalogue = service_files.combine(inline, catalogue_files.get, guest, place)
+    catalogue: Catalogue = service_files.combine(inline, catalogue_file, guest, place)
     return catalogue
 
 

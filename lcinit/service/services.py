@@ -267,11 +267,11 @@ class Services:
     def changed(self, task: Task, before: State) -> None:
         """Tell all whom a change of its state concerns."""
         sub = task.state.sub
+        self._record(task, before)
         if sub in ("waiting", *DOWN) and task.name in self._leaving and before.sub != "waiting":
             self._left(task.name)
         if sub in UP or sub in DOWN or sub == "auto-restart":
             self._wake(task.name)
-        self._record(task, before)
         self._on_change(task)
 
     def _wake(self, name: str) -> None:

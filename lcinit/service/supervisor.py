@@ -28,8 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from lcinit.boot.world import World
-    from lcinit.config.service_values import Catalogue
-    from lcinit.config.service_values import Service
+    from lcinit.config.service_values import Catalogue, Service
     from lcinit.linux.signals import SignalInfo
     from lcinit.plan.steps import KeepServices
     from lcinit.plan.supervision import Supervision

@@ -22,6 +22,8 @@ from lcinit.service.programs import Streams, command_program, main_program
 from lcinit.service.ready_fd import ReadyFd
 from lcinit.service.restarts import Restarts
 
+EMPTYING, MOST_EMPTYING = 0.002, 1000  # seconds between looks at a cgroup that was killed, and how many
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from asyncio import TimerHandle
@@ -48,6 +50,7 @@ if TYPE_CHECKING:
         members: Members
         environment: Mapping[str, str]
         limits: tuple[tuple[int, int | None, int | None], ...]
+        stopping: bool
         adapted: dict[str, Callable[[Program], Program]]
 
         def look_at(self, task: Task) -> None:
@@ -98,6 +101,7 @@ class Task:
         self._program: Program | None = None
         self._oom_before = 0
         self._output = -1
+        self._patience = MOST_EMPTYING
         self.last_leader = 0  # the main process, also after its end: its session outlives it
 
     @property
@@ -223,6 +227,12 @@ class Task:
         """What it waits for has settled: begin, unless it was begun too often lately."""
         if self.state.sub != "waiting":
             return
+        if self._around.cgroups.emptying(self.name) and self._patience > 0:
+            # what was killed may hold a port or a lock until it is gone
+            self._patience -= 1
+            self._back_off = asyncio.get_running_loop().call_later(EMPTYING, self.go)
+            return
+        self._patience = MOST_EMPTYING
         service = self.service
         if not self.restarts.started(service, time.monotonic()):
             self.why = (
@@ -362,9 +372,6 @@ class Task:
         self._abort_commands()
         if name == "reload":
             self.reload_failed = False
-            if not self.service.reload:
-                self._reload_by_signal()
-                return
         commands = getattr(self.service, name.replace("-", "_"))
         self._commands = CommandList(
             f"{self.name}: {name.replace('-', '_')}",
@@ -379,7 +386,6 @@ class Task:
         signal = self.service.reload_signal
         if signal is not None and self.main is not None:
             self.main.signal(signal_number(signal))
-        self.happen(Event(kind="done"))
 
     def _command(self, command: Command, stdin: int | None) -> Program:
         extra = {}
@@ -394,6 +400,8 @@ class Task:
     def _commands_ended(self, result: str, why: str) -> None:
         self._commands = None
         if result == "success":
+            if self.state.sub == "reload":
+                self._reload_by_signal()
             self.happen(Event(kind="done"))
             return
         log.warning(why)
@@ -426,6 +434,8 @@ class Task:
         """SIGKILL to everything of it."""
         if self.main is not None:
             self.main.signal(SIGKILL)
+        if self.service.kill_mode == "process" and not self._around.stopping:
+            return
         self._around.members.kill_all(self.name, self.last_leader)
         if self.main is None:
             self.last_leader = 0  # the number may be another's soon

@@ -32,7 +32,9 @@ class Table:
     """
 
     def __init__(self, procfs: int) -> None:
-        self.procfs = procfs
+        # a handle of a mount (fsmount(2)) is one with O_PATH, whose entries cannot be listed
+        self.procfs = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=procfs)
+        os.close(procfs)
 
     def processes(self) -> Iterator[tuple[int, int, int]]:
         """PID, parent's PID and session of each process, as far as they can be seen (proc_pid_stat(5))."""

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 PACKAGE = os.path.join(os.path.dirname(__file__), "..", "..", "lcinit")
-LAYERS = ("linux", "config", "plan", "supervisor", "boot", "control", "guest", "tools", "cli")
+LAYERS = ("linux", "config", "plan", "supervisor", "boot", "control", "service", "guest", "tools", "cli")
 FREE = ("errors", "log", "record", "")  # what every layer but linux may use
 
 # Modules of a layer that turn values into values and touch nothing.
@@ -21,12 +21,25 @@ PURE = (
     "config/checks.py",
     "config/idmaps.py",
     "config/names.py",
+    "config/service_checks.py",
+    "config/service_names.py",
+    "config/service_schema.py",
+    "config/service_values.py",
     "config/commands.py",
     "control/initctl.py",
     "control/ratelimit.py",
     "control/reboot_call.py",
     "control/stopping.py",
     "guest/order.py",
+    "service/aggregate.py",
+    "service/changes.py",
+    "service/exits.py",
+    "service/health_state.py",
+    "service/machine.py",
+    "service/notifications.py",
+    "service/order.py",
+    "service/restarts.py",
+    "service/runlevels.py",
     "control/varlink.py",
     "guest/asking.py",
     "tools/contain_options.py",
