@@ -91,7 +91,7 @@ class LogRig:
 
     async def until(self, condition: Callable[[], bool], what: str = "end of waiting") -> None:
         """Wait until it is so."""
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 20
         while not condition():
             assert time.monotonic() < deadline, f"no {what!r}; the console: {self.said[-2000:]!r}"
             await asyncio.sleep(0.01)
