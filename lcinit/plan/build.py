@@ -11,6 +11,7 @@ from lcinit.config.values import Command, Config
 from lcinit.errors import ConfigError
 from lcinit.plan import steps as s
 from lcinit.plan.cgroup import cgroup_step
+from lcinit.plan.defaults import DEFAULT_DROPPED, OLDEST_KERNEL, PROC_HIDDEN, PROC_READ_ONLY
 from lcinit.plan.devices import device_steps
 from lcinit.plan.facts import Machine
 from lcinit.plan.first import ENDS_IN_PANIC, first_steps
@@ -25,22 +26,6 @@ from lcinit.record import Record
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
-
-DEFAULT_DROPPED = (
-    "sys_module",
-    "sys_rawio",
-    "sys_time",
-    "mac_admin",
-    "mac_override",
-    "audit_control",
-    "audit_read",
-)
-
-# What OCI runtimes protect in /proc of a container whose root is the machine's (runtime-spec, config-linux.md).
-PROC_READ_ONLY = ("bus", "fs", "irq", "sys", "sysrq-trigger")
-PROC_HIDDEN = ("acpi", "kcore", "keys", "latency_stats", "timer_list", "timer_stats", "sched_debug", "scsi")
-
-OLDEST_KERNEL = (5, 12)
 
 
 class Plan(Record):
@@ -153,14 +138,14 @@ class _Builder:
             refuse_init(guest.init, guest.resolved, because=self.refusal, shared=self.shared)
 
     def _check_init(self, argv: tuple[str, ...]) -> list[s.Step]:
-        if not argv:
-            return []
-        needed = bool(self.refusal)
-        return [
-            s.CheckInit(
-                phase="setup", command=argv[0], needs_no_reboot=needed, shared=self.shared, why=self.refusal
-            )
-        ]
+        step = s.CheckInit(
+            phase="setup",
+            command=argv[0] if argv else "",
+            needs_no_reboot=bool(self.refusal),
+            shared=self.shared,
+            why=self.refusal,
+        )
+        return [step] if argv else []
 
     def _commands(self, phase: s.PhaseName, key: str, commands: tuple[Command, ...], place: str) -> None:
         deadline = self.config.setup.timeout if key.startswith("setup") else None

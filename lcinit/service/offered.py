@@ -13,7 +13,7 @@ from lcinit.control.waiting import Waiting
 from lcinit.errors import EX_UNAVAILABLE, LcinitError
 from lcinit.plan import show
 from lcinit.service.command import COMMAND
-from lcinit.service.machine import ACTIVE, DOWN, UP, Event
+from lcinit.service.states import ACTIVE, DOWN, UP, Event
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

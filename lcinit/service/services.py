@@ -9,8 +9,8 @@ from __future__ import annotations
 import time
 
 from lcinit import log
-from lcinit.service.machine import ACTIVE, COMING, DOWN, UP, Event
 from lcinit.service.order import Graph, cycles, start_order
+from lcinit.service.states import ACTIVE, COMING, DOWN, UP, Event
 from lcinit.service.task import Task
 
 TYPE_CHECKING = False
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from lcinit.service.cgroups import Cgroups
     from lcinit.service.launch import Launcher
     from lcinit.service.logger import Logger
-    from lcinit.service.machine import State
+    from lcinit.service.states import State
     from lcinit.service.tracking import Members
     from lcinit.supervisor.events import EventLog
     from lcinit.supervisor.spawn import Program

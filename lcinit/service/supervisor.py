@@ -15,8 +15,8 @@ from lcinit.linux.signals import signal_name
 from lcinit.service import runlevels
 from lcinit.service.changes import changes
 from lcinit.service.command import COMMAND, command_service
-from lcinit.service.machine import DOWN, UP
 from lcinit.service.services import Services
+from lcinit.service.states import DOWN, UP
 from lcinit.supervisor.chores import Chores
 from lcinit.supervisor.events import EventLog
 from lcinit.supervisor.guest_state import Action

@@ -13,60 +13,30 @@ import time
 from lcinit import log
 from lcinit.linux.signals import SIGKILL, signal_number
 from lcinit.service import tracking
-from lcinit.service.commands import CommandList
+from lcinit.service.deadline import Deadline
 from lcinit.service.exits import Exit, exit_of
-from lcinit.service.health import HealthChecker
-from lcinit.service.machine import UP, Action, Event, State, rules_of, transition
-from lcinit.service.notify import Watchdog
-from lcinit.service.programs import Streams, command_program, main_program
+from lcinit.service.machine import transition
+from lcinit.service.phases import Phases
+from lcinit.service.programs import Streams, main_program
 from lcinit.service.ready_fd import ReadyFd
 from lcinit.service.restarts import Restarts
+from lcinit.service.states import UP, Action, Event, State, rules_of
+from lcinit.service.vigil import Vigil
 
 EMPTYING, MOST_EMPTYING = 0.002, 1000  # seconds between looks at a cgroup that was killed, and how many
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from asyncio import TimerHandle
-    from collections.abc import Callable, Mapping
-    from typing import Protocol
 
     from lcinit.config.service_values import Service
     from lcinit.config.values import Command
     from lcinit.errors import CommandFailed
-    from lcinit.service.cgroups import Cgroups
-    from lcinit.service.launch import Launcher, Process
-    from lcinit.service.logger import Logger
+    from lcinit.service.around import Around
+    from lcinit.service.launch import Process
     from lcinit.service.notifications import Notification
-    from lcinit.service.tracking import Members
     from lcinit.supervisor.reaper import Status
     from lcinit.supervisor.spawn import Program
-
-    class Around(Protocol):
-        """What a service has around it."""
-
-        launcher: Launcher
-        logger: Logger
-        cgroups: Cgroups
-        members: Members
-        environment: Mapping[str, str]
-        limits: tuple[tuple[int, int | None, int | None], ...]
-        stopping: bool
-        adapted: dict[str, Callable[[Program], Program]]
-
-        def look_at(self, task: Task) -> None:
-            """It waits: say `go` or `blocked`, now or when that is known."""
-
-        def changed(self, task: Task, before: State) -> None:
-            """Its state is another one."""
-
-        def came_up(self, task: Task) -> None:
-            """It is up."""
-
-        def went_down(self, task: Task, *, asked: bool) -> None:
-            """It is down and stays so."""
-
-        def find_main(self, task: Task) -> None:
-            """A forking service has forked: learn its main process from the PID file."""
 
 
 class Task:
@@ -91,13 +61,11 @@ class Task:
         self._rules = rules_of(service)
         self._pending: list[Event] = []
         self._happening = False
-        self._deadline: TimerHandle | None = None
-        self._deadline_name = ""
+        self._deadline = Deadline(self._time_is_up)
         self._back_off: TimerHandle | None = None
-        self._commands: CommandList | None = None
+        self._phases = Phases(self, around.launcher)
         self._ready_fd: ReadyFd | None = None
-        self._health: HealthChecker | None = None
-        self._watchdog: Watchdog | None = None
+        self._vigil = Vigil(self)
         self._program: Program | None = None
         self._oom_before = 0
         self._output = -1
@@ -117,9 +85,8 @@ class Task:
             self._around.logger.settings(self.name, service.log)
         if service.cgroup != old.cgroup:
             self._around.cgroups.limit(self.name, service.cgroup)
-        if service.health != old.health and self._health is not None:
-            self._stop_health()
-            self._start_health()
+        if service.health != old.health and self.state.sub in UP:
+            self._vigil.change_health(service)
 
     def happen(self, event: Event) -> None:
         """Take an event: the state changes, and what that means is done."""
@@ -140,7 +107,7 @@ class Task:
         if changed:
             self.since = time.time()
             if self.state.sub not in UP:
-                self._stop_watching()
+                self._vigil.end()
         for action in actions:
             try:
                 self._do(action)
@@ -154,18 +121,18 @@ class Task:
             self._forget_back_off()
             self._around.look_at(self)
         elif action.kind == "commands":
-            self._run_commands(action.name)
+            self._phases.begin(action.name)
         elif action.kind == "spawn":
             self._spawn()
         elif action.kind == "deadline":
             seconds = self.service.start_timeout if action.name == "start" else self.service.stop_timeout
-            self._arm(action.name, seconds)
+            self._deadline.arm(action.name, seconds)
         elif action.kind == "no-deadline":
-            self._arm("", None)
+            self._deadline.cancel()
         elif action.kind == "signal":
             self._ask_to_stop()
         elif action.kind == "abort":
-            self._abort_commands()
+            self._phases.abort()
         elif action.kind == "kill":
             self.kill_all()
         elif action.kind == "up":
@@ -177,30 +144,14 @@ class Task:
 
     # time
 
-    def _arm(self, name: str, seconds: float | None) -> None:
-        if self._deadline is not None:
-            self._deadline.cancel()
-            self._deadline = None
-        self._deadline_name = name
-        if seconds is not None:
-            self._deadline = asyncio.get_running_loop().call_later(seconds, self._time_is_up, seconds)
-
-    def _time_is_up(self, seconds: float) -> None:
-        self._deadline = None
+    def _time_is_up(self, name: str, seconds: float) -> None:
         if not self.why:
-            what = "start" if self._deadline_name == "start" else "stop"
-            self.why = f"its {what} took longer than {what}_timeout ({seconds:g} s)"
+            self.why = f"its {name} took longer than {name}_timeout ({seconds:g} s)"
         self.happen(Event(kind="deadline"))
 
     def hurry(self, seconds: float) -> None:
         """Have what is left of its stop take no longer than this."""
-        if self._deadline is None or self._deadline.when() > asyncio.get_running_loop().time() + seconds:
-            self._arm("stop", seconds)
-
-    def extend(self, seconds: float) -> None:
-        """EXTEND_TIMEOUT_USEC: what it does now may take so long from now on."""
-        if self._deadline is not None:
-            self._arm(self._deadline_name, seconds)
+        self._deadline.hurry(seconds)
 
     def _wait_before_restart(self) -> None:
         now = time.monotonic()
@@ -354,67 +305,12 @@ class Task:
         if said.status is not None:
             self.status_text = said.status
         if said.extend_timeout_usec is not None:
-            self.extend(said.extend_timeout_usec / 1_000_000)
-        if said.watchdog_usec is not None and self._watchdog is not None:
-            self._watchdog.interval = said.watchdog_usec / 1_000_000
-        if said.watchdog and self._watchdog is not None:
-            self._watchdog.ping()
-        if said.watchdog_trigger and self.state.sub in UP:
-            self._sick("watchdog", "it has asked for its watchdog's action")
+            self._deadline.extend(said.extend_timeout_usec / 1_000_000)
+        self._vigil.notified(said, up=self.state.sub in UP)
         if said.reloading and self.state.sub == "running":
             self.happen(Event(kind="reloading"))
         if said.ready and self.service.type == "notify":
             self._ready()
-
-    # commands
-
-    def _run_commands(self, name: str) -> None:
-        self._abort_commands()
-        if name == "reload":
-            self.reload_failed = False
-        commands = getattr(self.service, name.replace("-", "_"))
-        self._commands = CommandList(
-            f"{self.name}: {name.replace('-', '_')}",
-            commands,
-            self._around.launcher,
-            self._command,
-            self._commands_ended,
-        )
-        self._commands.begin()
-
-    def _reload_by_signal(self) -> None:
-        signal = self.service.reload_signal
-        if signal is not None and self.main is not None:
-            self.main.signal(signal_number(signal))
-
-    def _command(self, command: Command, stdin: int | None) -> Program:
-        extra = {}
-        if self.main is not None and self.main.pid is not None:
-            extra["MAINPID"] = str(self.main.pid)
-        if self.exit is not None and self.state.sub == "stop-post":
-            extra["SERVICE_RESULT"] = self.state.result
-            extra["EXIT_CODE"] = "exited" if self.exit.signal is None else "dumped" if self.exit.core else "killed"
-            extra["EXIT_STATUS"] = (self.exit.signal or "")[3:] or str(self.exit.code)
-        return command_program(command, self.program(), extra, stdin)
-
-    def _commands_ended(self, result: str, why: str) -> None:
-        self._commands = None
-        if result == "success":
-            if self.state.sub == "reload":
-                self._reload_by_signal()
-            self.happen(Event(kind="done"))
-            return
-        log.warning(why)
-        if self.state.sub == "reload":
-            self.reload_failed = True
-        elif not self.why:
-            self.why = why
-        self.happen(Event(kind="failed", result=result))
-
-    def _abort_commands(self) -> None:
-        if self._commands is not None:
-            self._commands.abort()
-            self._commands = None
 
     # stopping
 
@@ -453,54 +349,17 @@ class Task:
 
     def _up(self) -> None:
         self.ready = True
-        if self.service.watchdog is not None:
-            self._watchdog = Watchdog(self.service.watchdog, self._watchdog_expired)
-            self._watchdog.start()
-        self._start_health()
+        self._vigil.begin(self.service)
         self._around.came_up(self)
 
-    def _start_health(self) -> None:
-        if self.service.health is not None and self.state.sub in UP:
-            self._health = HealthChecker(
-                self.service.health, run=self._check, on_result=self._checked, on_unhealthy=self._unhealthy
-            )
-            self._health.start()
-
-    def _stop_health(self) -> None:
-        if self._health is not None:
-            self._health.stop()
-            self._health = None
-
-    def _stop_watching(self) -> None:
-        self._stop_health()
-        if self._watchdog is not None:
-            self._watchdog.stop()
-            self._watchdog = None
-
-    async def _check(self, command: Command, seconds: float) -> Status:
+    async def check(self, command: Command, seconds: float) -> Status:
         """Run a health check's command."""
-        return await tracking.run(self._around.launcher, self._command(command, None), seconds)
+        return await tracking.run(self._around.launcher, self._phases.program(command, None), seconds)
 
-    def _checked(self, ok: bool, detail: str) -> None:
-        if not ok:
-            log.debug(f"{self.name}: health check: {detail}")
-
-    def _unhealthy(self, detail: str) -> None:
-        health = self.service.health
-        action = "none" if health is None else health.action
-        log.warning(f"{self.name} is not healthy: {detail}" + ("" if action == "none" else f"; action {action}"))
-        if action == "restart":
-            self._sick("health", f"its health check failed: {detail}")
-        elif action == "stop":
-            self.why = f"its health check failed: {detail}"
-            self.happen(Event(kind="stop", result="health"))
-
-    def _watchdog_expired(self) -> None:
-        self._sick("watchdog", f"no WATCHDOG=1 within {self.service.watchdog:g} s")
-
-    def _sick(self, result: str, why: str) -> None:
+    def sick(self, result: str, why: str, *, stop: bool = False) -> None:
+        """Its watchdog or its health check gives it up; with `stop` for good."""
         self.why = why
-        self.happen(Event(kind="sick", result=result))
+        self.happen(Event(kind="stop" if stop else "sick", result=result))
 
     def _down(self, *, asked: bool) -> None:
         self._forget_back_off()
@@ -515,7 +374,7 @@ class Task:
 
     def close(self) -> None:
         """Forget it: whatever there is of it is down."""
-        self._stop_watching()
-        self._abort_commands()
-        self._arm("", None)
+        self._vigil.end()
+        self._phases.abort()
+        self._deadline.cancel()
         self._forget_back_off()

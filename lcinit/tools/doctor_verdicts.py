@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 
 from lcinit.plan import steps as s
-from lcinit.plan.build import OLDEST_KERNEL
+from lcinit.plan.defaults import OLDEST_KERNEL
 from lcinit.plan.network import interfaces_to_move
 from lcinit.plan.rebooting import unanswered
 from lcinit.record import Record

@@ -39,6 +39,7 @@ PURE = (
     "service/notifications.py",
     "service/order.py",
     "service/restarts.py",
+    "service/states.py",
     "service/runlevels.py",
     "control/varlink.py",
     "guest/asking.py",

@@ -8,7 +8,8 @@ import pytest
 
 from lcinit.config.service_values import Service
 from lcinit.config.values import Command
-from lcinit.service.machine import (
+from lcinit.service.machine import transition
+from lcinit.service.states import (
     ACTIVE,
     COMING,
     DOWN,
@@ -22,7 +23,6 @@ from lcinit.service.machine import (
     Rules,
     State,
     rules_of,
-    transition,
 )
 
 EVERYTHING = Rules(start_pre=True, start_post=True, stop=True, stop_post=True)
