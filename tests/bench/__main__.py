@@ -15,13 +15,22 @@ from collections.abc import Sequence
 from functools import partial
 
 from lcinit.linux import namespaces
-from tests.bench import boot, load, quiet, requests
+from tests.bench import boot, capture, load, quiet, requests, services
 from tests.bench.runs import Failed, Row, remove_cgroups
 from tests.bench.stage import Stage
 from tests.lab.boot_root import boot_root
 from tests.lab.container import cgroup2_mount
 
-STAGED = {"boot": boot.run, "reaping": load.reaping, "signals": load.signals, "initctl": requests.run}
+STAGED = {
+    "boot": boot.run,
+    "reaping": load.reaping,
+    "signals": load.signals,
+    "initctl": requests.run,
+    "services": services.starting,
+    "restart": services.restarting,
+    "memory": services.costing,
+    "capture": capture.run,
+}
 BENCHES = (*STAGED, "idle")
 
 

@@ -33,10 +33,10 @@ def run(boot_root: str, report: Callable[[str], None]) -> list[Row]:
         pids = own_processes(container)
         if not pids:
             raise Failed(f"lcinit did not stay:\n{container.console().decode(errors='replace')}")
-        memory = sum(_field(pid, "smaps_rollup", "Pss:") for pid in pids) / 1024
-        before = _ticks(pids), _wake_ups(pids)
+        memory = sum(pss(pid) for pid in pids) / 1024
+        before = ticks(pids), wake_ups(pids)
         time.sleep(IDLE)
-        ticks, wake_ups = (now - then for now, then in zip((_ticks(pids), _wake_ups(pids)), before, strict=True))
+        ticks, wake_ups = (now - then for now, then in zip((ticks(pids), wake_ups(pids)), before, strict=True))
         assert own_processes(container) == pids
     return [
         Row("idle guest: memory", memory, "MiB", budget=20),
@@ -62,13 +62,18 @@ def _field(pid: int, file: str, name: str) -> int:
     return sum(_fields(f"/proc/{pid}/{file}", name))
 
 
-def _wake_ups(pids: list[int]) -> int:
+def pss(pid: int) -> int:
+    """The proportional set size of a process, in KiB."""
+    return _field(pid, "smaps_rollup", "Pss:")
+
+
+def wake_ups(pids: list[int]) -> int:
     """Context switches of all threads."""
     tasks = [f"/proc/{pid}/task/{task}" for pid in pids for task in os.listdir(f"/proc/{pid}/task")]
     return sum(sum(_fields(f"{task}/status", "ctxt_switches")) for task in tasks)
 
 
-def _ticks(pids: list[int]) -> int:
+def ticks(pids: list[int]) -> int:
     """Processor time, in hundredths of a second (utime and stime of proc_pid_stat(5))."""
     total = 0
     for pid in pids:

@@ -105,6 +105,14 @@ class Run:
             raise Failed(f"{self.peer.name}: exit status {code} of {command}\n{self._said()}")
         return ended
 
+    def processes(self) -> list[int]:
+        """Everything that it has started and that is still there."""
+        found = []
+        for directory, _, _ in os.walk(self._home):
+            with open(os.path.join(directory, "cgroup.procs")) as file:
+                found += map(int, file.read().split())
+        return found
+
     def _said(self) -> str:
         return os.pread(self._errors, 4000, 0).decode(errors="replace")
 
