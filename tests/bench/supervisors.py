@@ -69,7 +69,8 @@ class Scene:
         return self._peer("runit", [_program("runsvdir"), self.services])
 
     def _supervisord(self) -> Peer:
-        head = f"[supervisord]\nnodaemon=true\nuser=root\nlogfile=/dev/null\nlogfile_maxbytes=0\npidfile={self.directory}/p\n"
+        head = "[supervisord]\nnodaemon=true\nuser=root\nlogfile=/dev/null\nlogfile_maxbytes=0\n"
+        head += f"pidfile={self.directory}/supervisord.pid\n"
         program = "[program:s{n}]\ncommand={script}\nstartsecs=0\nstdout_logfile=NONE\nstderr_logfile=NONE\n"
         text = head + "".join(program.format(n=n, script=script) for n, script in enumerate(self.scripts))
         path = self.stage.write(f"{self.name}/supervisord.conf", text)
