@@ -8,8 +8,8 @@ from collections.abc import Callable
 
 from lcinit.linux import calls, mount
 from tests.bench.runs import Peer, Row, Run, in_turn
-from tests.bench.stage import CGROUP, CONTAINER, PYTHON, Stage
-from tests.bench.supervisors import STAYING, environment, s6_log
+from tests.bench.stage import CGROUP, CONTAINER, ENVIRONMENT, PYTHON, Stage
+from tests.bench.supervisors import STAYING, s6_log, unpacked
 
 SIZE = 400 << 20
 LOGS = "/var/log"
@@ -30,6 +30,7 @@ time.sleep(1000)
 
 def run(stage: Stage, rounds: int, report: Callable[[str], None]) -> list[Row]:
     """Seconds from the first byte until the last is in the sink's hands."""
+    stage.unpack(unpacked())
     fd = mount.new_mount("tmpfs", {"size": "1g"})
     mount.move_mount(fd, "", calls.AT_FDCWD, LOGS, mount.MOVE_MOUNT_F_EMPTY_PATH)
     os.close(fd)
@@ -66,4 +67,4 @@ def run(stage: Stage, rounds: int, report: Callable[[str], None]) -> list[Row]:
 
 
 def _shell(name: str, script: str) -> Peer:
-    return Peer(name, ["/bin/sh", "-c", script], environment(), flags=CONTAINER, proc=True)
+    return Peer(name, ["/bin/sh", "-c", script], ENVIRONMENT, flags=CONTAINER, proc=True)

@@ -27,6 +27,7 @@ class Stage:
 
     def __init__(self, directory: str, boot_root: str) -> None:
         self.directory = directory
+        self._unpacked = False
         self.site = os.path.join(boot_root, "usr/lib/lcinit/site")
         namespaces.unshare(namespaces.CLONE_NEWCGROUP)
         mount.make_private("/")
@@ -41,6 +42,16 @@ class Stage:
             clone = mount.open_tree(calls.AT_FDCWD, allowed, mount.OPEN_TREE_CLONE | mount.OPEN_TREE_CLOEXEC)
             mount.move_mount(clone, "", calls.AT_FDCWD, path, mount.MOVE_MOUNT_F_EMPTY_PATH)
             os.close(clone)
+
+    def unpack(self, directory: str) -> None:
+        """Lay packages that were unpacked there over /usr, once: some know their programs by absolute paths."""
+        usr = os.path.join(directory, "usr")
+        if self._unpacked or not os.path.isdir(usr):
+            return
+        self._unpacked = True
+        fd = mount.new_mount("overlay", {"lowerdir": f"{usr}:/usr"})
+        mount.move_mount(fd, "", calls.AT_FDCWD, "/usr", mount.MOVE_MOUNT_F_EMPTY_PATH)
+        os.close(fd)
 
     def write(self, name: str, text: str) -> str:
         """A file of this run; its path."""

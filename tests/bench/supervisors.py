@@ -19,6 +19,7 @@ class Scene:
 
     def __init__(self, stage: Stage, name: str, count: int) -> None:
         self.stage = stage
+        stage.unpack(unpacked())
         self.name = name
         self.count = count
         self.directory = os.path.join(stage.directory, name)
@@ -86,22 +87,20 @@ class Scene:
 
     @staticmethod
     def _peer(name: str, argv: list[str]) -> Peer:
-        return Peer(name, argv, environment(), flags=CONTAINER, proc=True)
-
-
-def environment() -> dict[str, str]:
-    """Where the unpacked programs find their libraries and one another."""
-    root = os.path.join(cache_directory(), "supervisors")
-    path = ":".join((*(os.path.join(root, each) for each in ("usr/bin", "bin", "usr/sbin")), ENVIRONMENT["PATH"]))
-    return {**ENVIRONMENT, "PATH": path, "LD_LIBRARY_PATH": os.path.join(root, "usr/lib/x86_64-linux-gnu")}
+        return Peer(name, argv, ENVIRONMENT, flags=CONTAINER, proc=True)
 
 
 def _program(name: str) -> str:
-    return os.path.join(cache_directory(), "supervisors", "usr", "bin", name)
+    return os.path.join("/usr/bin", name)
 
 
 def _python(name: str) -> str:
     return os.path.join(cache_directory(), "supervisors-python", "bin", name)
+
+
+def unpacked() -> str:
+    """Where the packages are."""
+    return os.path.join(cache_directory(), "supervisors")
 
 
 def s6_log() -> str:
