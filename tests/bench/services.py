@@ -58,8 +58,9 @@ def starting(stage: Stage, rounds: int, report: Callable[[str], None]) -> list[R
             Row(what, value, "ms", peer.name, medians[peer.name][0], budgets.get(peer.name)) for peer in few.peers()
         ]
     many = Scene(stage, "many", MANY)
-    large = in_turn([many.lcinit()], min(rounds, 7), lambda peer: _time_to_start(many, peer), report)["lcinit"][0]
-    rows.append(Row(f"{MANY:,} services up", large, "ms", f"lcinit, {COUNT} services", medians["lcinit"][0], 12.0))
+    of_files = own[1].name
+    large = in_turn([many.lcinit_of_files()], min(rounds, 7), lambda peer: _time_to_start(many, peer), report)[of_files]
+    rows.append(Row(f"{MANY:,} services up, of files", large[0], "ms", f"{COUNT} services", medians[of_files][0], 12.0))
     return rows
 
 
