@@ -12,7 +12,7 @@ import errno
 import os
 import struct
 
-from .calls import AT_FDCWD, by_machine, failure
+from .calls import AT_FDCWD, by_machine, failure, path_bytes
 from .files import RESOLVE_NO_MAGICLINKS
 from .process import LAST_DESCRIPTOR
 
@@ -136,7 +136,7 @@ class Image:
 
     @classmethod
     def of(cls, paths: Sequence[str], argv: Sequence[str], environment: Mapping[str, str]) -> Image:
-        """In memory of its own. ValueError for a NUL in a string, or a variable that has no name."""
+        """In memory of its own. OSError for a NUL in a string, or a variable that has no name."""
         data = bytearray(lay_out(paths, argv, environment, 0)[0])
         base = ctypes.addressof(ctypes.c_char.from_buffer(data))
         data[:], found, words, variables = lay_out(paths, argv, environment, base)
@@ -159,7 +159,7 @@ class Image:
 def lay_out(
     paths: Sequence[str], argv: Sequence[str], environment: Mapping[str, str], base: int
 ) -> tuple[bytes, list[int], int, int]:
-    """What is to stand at the address `base`, and the addresses in it that an Image takes. ValueError as Image.of's."""
+    """What is to stand at the address `base`, and the addresses in it that an Image takes. OSError as Image.of's."""
     words = [_bytes(word) for word in argv]
     variables = [_variable(name, value) for name, value in environment.items()]
     place = base + 8 * (len(words) + len(variables) + 2)
@@ -186,13 +186,10 @@ def _string(text: str) -> bytes:
 
 
 def _bytes(text: str) -> bytes:
-    encoded = os.fsencode(text)
-    if b"\0" in encoded:
-        raise ValueError("embedded null byte")
-    return encoded
+    return path_bytes("execve", text)
 
 
 def _variable(name: str, value: str) -> bytes:
     if not name or "=" in name:
-        raise ValueError("illegal environment variable name")
+        raise failure("execve", errno.EINVAL, name, "no name of a variable")
     return _bytes(name) + b"=" + _bytes(value)

@@ -38,14 +38,13 @@ def mounts(program: Program) -> list[Step]:
 
 
 def priorities(program: Program) -> list[Step]:
-    """Resource limits other than the parent's, and then the nice value, which RLIMIT_NICE may allow."""
+    """Resource limits, then the nice value, which RLIMIT_NICE may allow."""
     steps: list[Step] = []
     # of several for one resource the last one counts
     for number, values in {number: (soft, hard) for number, soft, hard in program.limits}.items():
         soft, hard = [resource.RLIM_INFINITY if value is None else value for value in values]
-        if resource.getrlimit(number) != (soft, hard):
-            name = _LIMITS.get(number, str(number))
-            steps.append((f"set limits ({name})", *prepared.setrlimit(number, soft, hard)))
+        name = _LIMITS.get(number, str(number))
+        steps.append((f"set limits ({name})", *prepared.setrlimit(number, soft, hard)))
     if program.nice is not None:
         steps.append(("set the nice value", *prepared.setpriority(program.nice)))
     return steps
@@ -55,7 +54,7 @@ def bounding(program: Program) -> list[Step]:
     """What it may ever have; while uid 0 has the capability for that, and before another could be kept."""
     if program.capabilities is None:
         return []
-    return [("reduce the bounding set", _reduce_bounding, (mask_of(program.capabilities),))]
+    return [("reduce the bounding set", _reduce_bounding, (program.capabilities,))]
 
 
 def becoming(identity: Identity, keep: bool) -> list[Step]:
@@ -73,7 +72,7 @@ def privileges(program: Program) -> list[Step]:
     """Capabilities in their last form, which an exec keeps, also that of an ordinary user."""
     if program.capabilities is None:
         return []
-    return [("set capabilities", _set_capabilities, (mask_of(program.capabilities),))]
+    return [("set capabilities", _set_capabilities, (program.capabilities,))]
 
 
 def place(program: Program, lowest: int) -> list[Step]:
@@ -92,9 +91,11 @@ def place(program: Program, lowest: int) -> list[Step]:
 
 
 def mask_of(names: tuple[str, ...]) -> int:
-    """The bits of capabilities. KeyError for a name that there is not."""
+    """The bits of capabilities. OSError for a name that there is not."""
     mask = 0
     for name in names:
+        if name not in CAPABILITIES:
+            raise OSError(errno.EINVAL, "", f"there is no {name}")
         mask |= 1 << CAPABILITIES[name]
     return mask
 
@@ -164,15 +165,17 @@ def _mount_tmp(path: str) -> None:
     os.close(target)
 
 
-def _reduce_bounding(wanted: int) -> None:
+def _reduce_bounding(names: tuple[str, ...]) -> None:
+    wanted = mask_of(names)
     held = capabilities.bounding_set()
-    for name, number in CAPABILITIES.items():
-        if wanted >> number & 1 and number not in held:
+    for name in names:
+        if CAPABILITIES[name] not in held:
             raise OSError(errno.EPERM, "", f"{name} is not there to be had")
     capabilities.drop_bounding(number for number in held if not wanted >> number & 1)
 
 
-def _set_capabilities(wanted: int) -> None:
+def _set_capabilities(names: tuple[str, ...]) -> None:
+    wanted = mask_of(names)
     # those that were ambient and are not inheritable any more go with this
     capabilities.set_capabilities(wanted, wanted, wanted)
     capabilities.clear_ambient()

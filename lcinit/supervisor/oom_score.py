@@ -43,6 +43,11 @@ def own() -> int:
     return int(os.pread(hold(), 16, 0))
 
 
+def moved(file: int) -> None:
+    """The descriptor is this one from now on."""
+    _own.file = file
+
+
 class Loan:
     """This process has a value until the end of the loan, and a child that it forks meanwhile is born with it.
 

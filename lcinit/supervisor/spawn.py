@@ -77,6 +77,22 @@ def fork(program: Program, report: int) -> int:
     return pid
 
 
+def is_plain(program: Program) -> bool:
+    """Whether all that its child does is system calls that are known before, and none that changes whose it is."""
+    return not (
+        program.function
+        or program.identity
+        or is_late(program)
+        or program.session != "new"
+        or program.terminal
+        or program.tty is not None
+        or program.oom_score_adj is not None
+        or program.capabilities is not None
+        or program.private_tmp
+        or program.read_only_paths
+    )
+
+
 def is_late(program: Program) -> bool:
     """Whether only the child can know its environment."""
     return program.account is not None or bool(program.environment_files)
@@ -84,10 +100,7 @@ def is_late(program: Program) -> bool:
 
 def image_of(argv: tuple[str, ...], environment: dict[str, str]) -> prepared.Image:
     """What is to be executed. Raises OSError."""
-    try:
-        return prepared.Image.of(candidates(argv[0], environment), argv, environment)
-    except ValueError as error:
-        raise OSError(errno.EINVAL, str(error)) from error
+    return prepared.Image.of(candidates(argv[0], environment), argv, environment)
 
 
 def told(program: Program, reader: int) -> CommandFailed | None:
@@ -140,7 +153,7 @@ class Child:
         self.report = report
         self.moved: list[int] = []  # descriptors of the parent's that are for this child alone
         self._environment = dict(program.environment)
-        self._steps = self._order(within_cgroup, default_signals)
+        self.steps = self._order(within_cgroup, default_signals)
 
     def _order(self, within_cgroup: bool, default_signals: bool) -> list[Step]:
         """The cgroup first, for what follows counts; what takes privilege before there is less; the mask last, so that
@@ -213,7 +226,7 @@ class Child:
         """In the parent: it is not needed any more."""
         while self.moved:
             os.close(self.moved.pop())
-        self._steps.clear()  # some are methods of this object: it goes by counting
+        self.steps.clear()  # some are methods of this object: it goes by counting
 
     def run(self, image: prepared.Image | None, failed: OSError | None = None) -> Never:
         """In the child: exec, or _exit at the end whatever happens.
@@ -225,7 +238,7 @@ class Child:
         try:
             if failed is not None:
                 raise failed
-            for words, function, arguments in self._steps:
+            for words, function, arguments in self.steps:
                 prepared.perform(words, function, arguments)
             if self.program.function is not None:
                 os.close(self.report)
@@ -245,14 +258,17 @@ class Child:
     def _become_account(self, keep: bool) -> None:
         account = self.program.account
         assert account is not None
+        identity: Identity | None = None
         root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         if account.user is not None:
             found = accounts.account(root, account.user)
+            identity = found.identity
             home = {"HOME": found.home or "/", "LOGNAME": found.name, "SHELL": found.shell or "/bin/sh"}
             for name, value in (*home.items(), ("USER", found.name)):
                 self._environment.setdefault(name, value)
-        user = 0 if account.user is None and account.group is None else account.user
-        identity = accounts.identity(root, user, account.group, account.groups)
+        if account.user is None or account.group is not None or account.groups:
+            user = 0 if account.user is None and account.group is None else account.user
+            identity = accounts.identity(root, user, account.group, account.groups)
         os.close(root)
         if identity is not None:
             for step in isolation.becoming(identity, keep):

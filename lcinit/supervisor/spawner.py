@@ -10,21 +10,32 @@ from __future__ import annotations
 import errno
 import gc
 import marshal
+import mmap
 import os
 import resource
 import select
 import sys
+import time
 from collections import deque
 
 from lcinit import log
 from lcinit.errors import LcinitError, SystemFailure
-from lcinit.linux import clone, namespaces, prepared, process
+from lcinit.linux import clone, process
 from lcinit.linux.files import PROC_SUPER_MAGIC, check_statfs_type
 from lcinit.linux.signals import SIGKILL
 from lcinit.supervisor import oom_score, spawn
+from lcinit.supervisor.asked import Forked, Function, Kinds, Launched, can_be_launched
 from lcinit.supervisor.loop import forget_loop
-from lcinit.supervisor.spawner_messages import NO_SLOT, body_address, flat, packets, program_of
-from lcinit.supervisor.spawner_process import SLOTS, Memory, SpawnerProcess, nowhere, place_of, run_function
+from lcinit.supervisor.place import changed_namespaces, own_namespaces, place_of
+from lcinit.supervisor.spawner_messages import NO_SLOT, flat, packets
+from lcinit.supervisor.spawner_process import (
+    NO_ROOM,
+    SLOTS,
+    Memory,
+    SpawnerProcess,
+    nowhere,
+    run_function,
+)
 from lcinit.supervisor.starting import Starting as Starting
 from lcinit.supervisor.userns import any_procfs
 
@@ -34,24 +45,16 @@ if TYPE_CHECKING:
     from asyncio import AbstractEventLoop, TimerHandle
     from collections.abc import Callable, Mapping
 
+    from lcinit.supervisor.asked import Asked
     from lcinit.supervisor.program import Program
     from lcinit.supervisor.reaper import Status
-    from lcinit.supervisor.spawner_process import Function
 else:
     import _socket as socket
 
+QUIET = 0.2  # seconds that an exec that somebody holds up can have those wait that wait for it
 PATIENCE = 5.0  # seconds without a single fork after which the spawner is held for lost
+FEW = 16  # slots whose memory is worth less than giving it back
 _LARGEST = 64 * 1024
-# The user namespace last: who is root outside may enter all the others from there, whoever owns them (setns(2)).
-_NAMESPACES = {
-    "mnt": namespaces.CLONE_NEWNS,
-    "uts": namespaces.CLONE_NEWUTS,
-    "ipc": namespaces.CLONE_NEWIPC,
-    "net": namespaces.CLONE_NEWNET,
-    "cgroup": namespaces.CLONE_NEWCGROUP,
-    "time": namespaces.CLONE_NEWTIME,
-    "user": namespaces.CLONE_NEWUSER,
-}
 
 
 class Spawner:
@@ -66,15 +69,20 @@ class Spawner:
         self._pidfd = pidfd
         self._channel = channel
         self._bell = bell
+        self._memory = memory
         self._slots = memory.slots
-        self._body_at = body_address(memory.room_at)
         self._free = list(range(SLOTS))
+        self._most = 0  # that were used at once since the memory of their tables was given back
+        self._kinds = Kinds()
         self._procfs = procfs
-        self._namespaces = _own_namespaces(procfs)
-        self._functions: Mapping[str, Function] = {}
+        self._namespaces = own_namespaces(procfs)
+        self._functions: Mapping[str, Callable[[list[int]], int]] = {}
         self._limit = resource.getrlimit(resource.RLIMIT_NOFILE)
         self._queued: deque[Starting] = deque()
         self._sent: deque[Starting] = deque()
+        self._waiting: deque[Starting] = deque()  # for those that were launched to be executed
+        self._quiet_by = 0.0
+        self._launched = 0
         self._loop: AbstractEventLoop | None = None
         self._writing = False
         self._timer: TimerHandle | None = None
@@ -83,7 +91,9 @@ class Spawner:
         self._score = oom_score.own()
 
     @classmethod
-    def start(cls, functions: Mapping[str, Function], *, close_imports: Callable[[], None]) -> Spawner:
+    def start(
+        cls, functions: Mapping[str, Callable[[list[int]], int]], *, close_imports: Callable[[], None]
+    ) -> Spawner:
         """Fork it: early in PID 1, while that is small, has one thread and is where it was started.
 
         `functions` are what begin_function() can run. `close_imports` is called once it is in the guest's root.
@@ -117,7 +127,7 @@ class Spawner:
 
         Nobody of the guest's should run by then; the spawner is not dumpable all the while.
         """
-        spaces = self._changed_namespaces()
+        spaces = changed_namespaces(self._procfs, self._namespaces)
         root = -1
         try:
             root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -145,48 +155,40 @@ class Spawner:
             raise SystemFailure(f"the spawner does not answer within {PATIENCE:g} s")
         return self._channel.recv(_LARGEST)
 
-    def _changed_namespaces(self) -> list[tuple[int, int]]:
-        """CLONE_NEW* and a handle of each namespace that PID 1 had another one of when it forked the spawner."""
-        now = _own_namespaces(self._procfs)
-        return [
-            (flag, os.open(f"self/ns/{name}", os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._procfs))
-            for name, flag in _NAMESPACES.items()
-            if now.get(name) != self._namespaces.get(name)
-        ]
-
     def begin(self, program: Program) -> Starting:
         """Have a program started. Raises OSError where there is no descriptor for it, or no process if PID 1 forks."""
+        values, numbers = flat(program)
         if program.function is not None:
-            starting = Starting(program.argv[0], (), (), self.drain)
+            starting = Starting(Forked(program, self._memory, values, numbers), self)
             self._fork_program(starting, program)
             return starting
-        values, numbers = flat(program)
-        addresses, laid_out = None, b""
-        if not spawn.is_late(program):
-            environment = dict(program.environment)
-            paths = spawn.candidates(program.argv[0], environment)
-            try:
-                laid_out, *addresses = prepared.lay_out(paths, program.argv, environment, self._body_at)
-            except ValueError as error:
-                raise OSError(errno.EINVAL, str(error)) from error
-        return self._begin(
-            Starting(program.argv[0], ("program", values, addresses), numbers, self.drain, program, laid_out)
-        )
+        if self.alive and self._memory.pad is not None and not self._waiting and can_be_launched(program):
+            steps = self._kinds.steps(values, len(numbers))
+            return self._begin(Starting(Launched(program, self._memory, values, numbers, steps), self))
+        return self._begin(Starting(Forked(program, self._memory, values, numbers), self))
 
     def begin_function(self, name: str, descriptors: tuple[int, ...]) -> Starting:
         """Have one of start()'s functions run with these descriptors, in a process that has no others but the streams.
 
         Its signals stay blocked. `done` tells that it has begun. Raises as begin() does.
         """
-        return self._begin(Starting(name, ("function", name), descriptors, self.drain))
+        return self._begin(Starting(Function(name, [*descriptors]), self))
 
     def _begin(self, starting: Starting) -> Starting:
-        if self.alive:
-            self._attach()
-            self._queued.append(starting)
-            self._send()
-        else:
+        if not self.alive:
             self._fork(starting)
+            return starting
+        self._attach()
+        if isinstance(starting.asked, Launched):
+            self._launched += 1
+        if starting.asked.quiet and self._launched:
+            self._waiting.append(starting)
+            self._quiet_by = time.monotonic() + QUIET
+            if self._loop is not None:
+                self._loop.call_later(QUIET, self.drain)
+        else:
+            self._queued.append(starting)
+        self._send()
         return starting
 
     def drain(self) -> None:
@@ -194,18 +196,34 @@ class Spawner:
         sent, slots = self._sent, self._slots
         while sent and (number := slots[sent[0].slot]):
             starting = sent.popleft()
-            slots[starting.slot] = 0
-            self._free.append(starting.slot)
             self._births += 1
+            if not starting.asked.holds_slot or number < 0:
+                self._free_slot(starting)
             self._tell(starting, number)
+        if self._waiting and (not self._launched or time.monotonic() >= self._quiet_by):
+            self._queued.extend(self._waiting)
+            self._waiting.clear()
         if self._queued:
             self._send()
         elif not sent:
             self._forget_timer()
 
+    def _free_slot(self, starting: Starting) -> None:
+        self._slots[starting.slot] = 0
+        self._free.append(starting.slot)
+        starting.slot = NO_SLOT
+        if self._most > FEW and len(self._free) == SLOTS:
+            self._most = 0
+            self._memory.tables.madvise(mmap.MADV_REMOVE)
+
     def _tell(self, starting: Starting, number: int) -> None:
         if number < 0:
-            starting.unborn(-number)
+            other = starting.asked.otherwise() if -number not in NO_ROOM else None
+            if other is None:
+                starting.unborn(-number)
+            else:
+                starting.ask(other)
+                self._queued.appendleft(starting)
             return
         starting.born(number)
         if self.on_pid is not None:
@@ -213,6 +231,15 @@ class Spawner:
                 self.on_pid(starting)
             except Exception as error:
                 log.unexpected(f"at the start of process {number}", error)
+
+    def over(self, starting: Starting, asked: Asked) -> None:
+        """For `starting`: what was asked for has been executed, or will not be in this way."""
+        if isinstance(asked, Launched):
+            self._launched -= 1
+        if starting.slot != NO_SLOT:
+            self._free_slot(starting)
+        if self._waiting and not self._launched and self.alive:
+            self.drain()
 
     def ended(self, _status: Status | None = None) -> None:
         """It is gone: PID 1 forks by itself from here on, also for what it had been asked for.
@@ -226,9 +253,9 @@ class Spawner:
         self._hang_up()
         if not self._closing:
             log.warning("the spawner has ended: PID 1 starts programs by itself from here on, and takes longer for it")
-        lost = [*self._sent, *self._queued]
-        self._sent.clear()
-        self._queued.clear()
+        lost = [*self._sent, *self._queued, *self._waiting]
+        for waiting in (self._sent, self._queued, self._waiting):
+            waiting.clear()
         for starting in lost:
             try:
                 self._fork(starting)
@@ -255,6 +282,7 @@ class Spawner:
                 starting = queued[0]
                 if starting.slot == NO_SLOT:
                     starting.slot = self._free.pop()
+                    self._most = max(self._most, SLOTS - len(self._free))
                 starting.send(self._channel)
                 self._sent.append(queued.popleft())
         except BlockingIOError:
@@ -274,23 +302,25 @@ class Spawner:
         """What cannot be sent is forked here."""
         log.debug(f"a request to the spawner cannot be sent: {error.strerror}")
         starting = self._queued.popleft()
+        starting.forget_packets()
         if starting.slot != NO_SLOT:
-            self._free.append(starting.slot)
+            self._free_slot(starting)
         self._fork(starting)
 
     def _fork(self, starting: Starting) -> None:
         """Make its process here. Raises OSError."""
-        _, what, *_ = starting.request
-        program = starting.program
-        if program is not None:
-            words = {"argv": program.argv, "environment": program.environment}
-            self._fork_program(starting, program_of(what, starting.descriptors).replace(**words))
+        other = starting.asked.otherwise()
+        if other is not None:
+            starting.ask(other)
+        asked = starting.asked
+        if isinstance(asked, Forked):
+            self._fork_program(starting, asked.program_with(starting.descriptors))
             return
         pid = os.fork()
         if pid == 0:
             forget_loop()
             log.send_file_to(nowhere)
-            run_function(self._functions[what], starting.descriptors, starting.writer)
+            run_function(self._functions[asked.name], starting.descriptors, starting.writer)
         self._tell(starting, pid)
 
     def _fork_program(self, starting: Starting, program: Program) -> None:
@@ -358,15 +388,3 @@ class Spawner:
             process.pidfd_send_signal(self._pidfd, SIGKILL)
         except ProcessLookupError:
             pass  # it has ended
-
-
-def _own_namespaces(procfs: int) -> dict[str, tuple[int, int]]:
-    """Device and inode of each; a kind that this kernel does not have is missing."""
-    found = {}
-    for name in _NAMESPACES:
-        try:
-            status = os.stat(f"self/ns/{name}", dir_fd=procfs)
-        except FileNotFoundError:
-            continue
-        found[name] = status.st_dev, status.st_ino
-    return found

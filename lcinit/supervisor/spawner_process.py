@@ -9,13 +9,15 @@ from __future__ import annotations
 import errno
 import gc
 import marshal
+import mmap
 import os
 import sys
 
 from lcinit import log
 from lcinit.errors import EX_OSERR, EX_SOFTWARE, LcinitError, SystemFailure
-from lcinit.linux import capabilities, clone, mount, namespaces, prepared, process, signals
+from lcinit.linux import clone, launch, prepared, process, signals
 from lcinit.supervisor import oom_score, spawn
+from lcinit.supervisor.place import enter, harden
 from lcinit.supervisor.spawner_messages import ROOM, Message, program_of, receive
 
 TYPE_CHECKING = False
@@ -25,30 +27,39 @@ if TYPE_CHECKING:
     from typing import Any, Never
 
     Function = Callable[[list[int]], int]
+else:
+    import _socket as socket
 
-SLOTS = 1024  # requests that the spawner may have at once
-TAKEN = 8
+SLOTS = 1024  # starts that may be under way at once
+TABLE = 4096  # bytes of a table, with its words and variables
+RECEIVED = 16  # the first number of a descriptor that is received
 REMEMBERED = 256  # kinds of programs that differ in nothing but their words and variables
 # What a fork that cannot be made would not be made without CLONE_INTO_CGROUP either; a join of the cgroup would then
 # go around the limits of that cgroup.
-_NO_ROOM = (errno.EAGAIN, errno.ENOMEM)
+NO_ROOM = (errno.EAGAIN, errno.ENOMEM, errno.EMFILE)
 
 
 class Memory:
-    """`slots` are numbers that PID 1 shares: one a message, 0 until there is a PID or minus an errno. `room` is where
-    messages are received. `slots_at` and `room_at` are their addresses, the same in both.
+    """What PID 1 and the spawner have at the same addresses. `slots` and `tables` are shared: a number and room for a
+    table for each start. The number is 0 until there is a PID, or minus an errno. `room` is each one's own: where
+    messages are received. `pad` is None where nothing can be launched.
     """
 
     def __init__(self) -> None:
         """Raises OSError."""
-        import mmap
-
-        shared = mmap.mmap(-1, 4 * SLOTS)
+        slots, self.tables = mmap.mmap(-1, 4 * SLOTS), mmap.mmap(-1, TABLE * SLOTS)
         room = mmap.mmap(-1, ROOM, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-        self.slots = memoryview(shared).cast("i")
-        self.slots_at = clone.address_of(shared)
-        self.room = memoryview(room)
-        self.room_at = clone.address_of(room)
+        self.slots, self.room = memoryview(slots).cast("i"), memoryview(room)
+        self.slots_at, self.tables_at, self.room_at = map(clone.address_of, (slots, self.tables, room))
+        self.pad: launch.Pad | None = None
+        try:
+            self.pad = launch.Pad()
+        except OSError as error:
+            log.debug(f"every program is forked for: {error.strerror}")
+
+    def table(self, slot: int) -> int:
+        """The address of a slot's table."""
+        return self.tables_at + TABLE * slot
 
 
 class SpawnerProcess:
@@ -92,16 +103,24 @@ class SpawnerProcess:
         if os.getppid() != parent:
             os._exit(0)
         log.send_file_to(nowhere)  # the log's file is PID 1's
-        self._kept = {self._channel.fileno(), self._bell, oom_score.hold()}
-        process.close_all_but(self._kept)
-        # the numbers that programs are given stay taken, so that nothing that is received has to be moved away first
-        while len(self._kept) < TAKEN:
-            self._kept.add(os.dup(self._bell))
+        self._place_descriptors()
         signals.reset_signals()
         signals.block_all()
         process.set_name("lcinit-spawner")
         gc.disable()
         gc.freeze()
+
+    def _place_descriptors(self) -> None:
+        """Its own are the lowest numbers from 3 on, and none is free below RECEIVED: what is received has the numbers
+        that PID 1 reckons with, and none that a program is to have.
+        """
+        own = [process.move_up(fd, 100) for fd in (self._channel.detach(), self._bell, oom_score.hold())]
+        for number in range(3, RECEIVED):
+            os.dup2(own[number - 3] if number < 6 else own[1], number, inheritable=False)
+        self._channel, self._bell = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, 3), 4
+        oom_score.moved(5)
+        self._kept = set(range(3, RECEIVED))
+        process.close_all_but(self._kept)
 
     def _take(self, message: Message) -> None:
         if message.values is None:
@@ -109,19 +128,40 @@ class SpawnerProcess:
         elif message.values[0] == "enter":
             self._channel.send(marshal.dumps(self._enter(message)))
             message.descriptors = []
-        elif message.values[0] == "function":
-            self._answer(message.slot, self._call(message))
         else:
-            self._answer(message.slot, self._start(message))
+            self._answer(message.slot, self._make(message))
         message.close()
+
+    def _make(self, message: Message) -> int:
+        """Have a child made: 0, for the kernel has written its PID by then; or minus an errno."""
+        assert message.values is not None
+        try:
+            {"launch": self._launch, "function": self._call, "program": self._start}[message.values[0]](message)
+        except OSError as error:
+            return -(error.errno or errno.EIO)
+        except Exception as error:
+            log.unexpected("in the spawner", error)
+            return -errno.EINVAL
+        return 0
 
     def _answer(self, slot: int, number: int) -> None:
         if number < 0:
             self._memory.slots[slot] = number
         os.eventfd_write(self._bell, 1)
 
-    def _start(self, message: Message) -> int:
-        """Fork for a program: 0, for the kernel has written the PID by then; or minus an errno."""
+    def _launch(self, message: Message) -> None:
+        """Have the table of its slot done."""
+        assert message.values is not None
+        cgroup = message.values[1]
+        numbers = message.descriptors
+        if self._memory.pad is None or numbers != [*range(RECEIVED, RECEIVED + len(numbers))]:
+            raise OSError(errno.EBADF, "the table has other numbers")
+        table = launch.table_of(self._memory.table(message.slot))
+        pid_at = self._memory.slots_at + 4 * message.slot
+        self._memory.pad.launch(table, pid_at, None if cgroup is None else numbers[cgroup])
+
+    def _start(self, message: Message) -> None:
+        """Fork for a program."""
         assert message.values is not None
         _, values, addresses = message.values
         image = None if addresses is None else prepared.Image(*addresses)
@@ -133,15 +173,20 @@ class SpawnerProcess:
                 self._forget()
             if not child.moved:
                 self._children[key] = child
-        number = self._fork(child, image, message.slot, child.program.cgroup)
-        if number and child.program.cgroup is not None and -number not in _NO_ROOM:
+        try:
+            self._fork(child, image, message.slot, child.program.cgroup)
+        except OSError as error:
+            if child.program.cgroup is None or error.errno in NO_ROOM:
+                raise
             # the child enters the cgroup itself, or says why not
             other = self._child(values, message.descriptors, within_cgroup=False)
-            number = self._fork(other, image, message.slot, None)
-            other.forget()
-        if child.moved:
-            child.forget()
-        return number
+            try:
+                self._fork(other, image, message.slot, None)
+            finally:
+                other.forget()
+        finally:
+            if child.moved:
+                child.forget()
 
     def _child(self, values: tuple[Any, ...], descriptors: list[int], *, within_cgroup: bool) -> spawn.Child:
         program = program_of(values, descriptors)
@@ -152,30 +197,21 @@ class SpawnerProcess:
             child.forget()
         self._children.clear()
 
-    def _fork(self, child: spawn.Child, image: prepared.Image | None, slot: int, cgroup: int | None) -> int:
+    def _fork(self, child: spawn.Child, image: prepared.Image | None, slot: int, cgroup: int | None) -> None:
         score = oom_score.Loan(child.program.oom_score_adj)
         try:
-            pid = self._siblings.clone(self._memory.slots_at + 4 * slot, cgroup)
-            if pid == 0:
+            if self._siblings.clone(self._memory.slots_at + 4 * slot, cgroup) == 0:
                 child.run(image, score.failure)
-        except OSError as error:
-            return -(error.errno or errno.EIO)
         finally:
             score.end()
-        return 0
 
-    def _call(self, message: Message) -> int:
+    def _call(self, message: Message) -> None:
         """Fork for a function."""
         assert message.values is not None
         *descriptors, report = message.descriptors
         function = self._functions[message.values[1]]
-        try:
-            pid = self._siblings.clone(self._memory.slots_at + 4 * message.slot, interpreter=True)
-        except OSError as error:
-            return -(error.errno or errno.EIO)
-        if pid == 0:
+        if self._siblings.clone(self._memory.slots_at + 4 * message.slot, interpreter=True) == 0:
             run_function(function, descriptors, report)
-        return 0
 
     def _enter(self, message: Message) -> tuple[int, str, str]:
         """Go where PID 1 has gone: exit code, message and hint, all empty for success."""
@@ -193,68 +229,6 @@ class SpawnerProcess:
 
 def nowhere(_line: bytes) -> None:
     """Where this process' lines of the log's file go."""
-
-
-def harden() -> None:
-    """Not dumpable, verified: a change of ids may have set what fs.suid_dumpable says (proc_sys_fs(5))."""
-    process.set_dumpable(False)
-    if process.get_dumpable() != 0:
-        raise SystemFailure("the kernel keeps the spawner dumpable, so that a guest could look into it")
-
-
-def place_of(namespaces_entered: list[tuple[int, int]]) -> dict[str, Any]:
-    """What PID 1 has that its children have from it: see `enter`."""
-    return {
-        "namespaces": [flag for flag, _ in namespaces_entered],
-        "ids": (os.getresuid(), os.getresgid(), os.getgroups()),
-        "capabilities": capabilities.get_capabilities(),
-        "bounding": sum(1 << number for number in capabilities.bounding_set()),
-        "no_new_privs": process.get_no_new_privs(),
-        "keyring": process.session_keyring(),
-    }
-
-
-def enter(place: dict[str, Any], descriptors: list[int], kept: set[int]) -> None:
-    """Become what a fork of PID 1 would be: `descriptors` are its namespaces, the user namespace the last of them, its
-    root and its standard streams. All but `kept` are closed afterwards. Raises OSError, LcinitError.
-    """
-    *spaces, root, stdin, stdout, stderr = descriptors
-    harden()
-    for fd, flag in zip(spaces, place["namespaces"], strict=True):
-        if flag == namespaces.CLONE_NEWUSER:
-            _enter_root(root)
-        namespaces.setns(fd, flag)
-    _enter_root(root)
-    os.chdir("/")
-    uids, gids, groups = place["ids"]
-    if os.getgroups() != groups:
-        os.setgroups(groups)
-    if os.getresgid() != gids:
-        os.setresgid(*gids)
-    if os.getresuid() != uids:
-        os.setresuid(*uids)
-    harden()
-    process.set_pdeathsig(signals.SIGKILL)  # a change of ids has undone it
-    for number, stream in enumerate((stdin, stdout, stderr)):
-        os.dup2(stream, number, inheritable=True)
-    process.close_all_but(kept)
-    if process.session_keyring() != place["keyring"]:
-        process.join_session_keyring()
-    capabilities.drop_bounding(number for number in range(64) if not place["bounding"] >> number & 1)
-    capabilities.set_capabilities(*place["capabilities"])
-    if place["no_new_privs"]:
-        process.set_no_new_privs()
-
-
-def _enter_root(root: int) -> None:
-    own = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        if os.path.samestat(os.fstat(own), os.fstat(root)) and mount.mount_id(own) == mount.mount_id(root):
-            return
-    finally:
-        os.close(own)
-    os.fchdir(root)
-    os.chroot(".")
 
 
 def run_function(function: Function, descriptors: list[int], report: int) -> Never:

@@ -7,16 +7,15 @@ import os
 from collections import deque
 
 from lcinit.supervisor import spawn
-from lcinit.supervisor.spawner_messages import NO_SLOT, Packet, packets
+from lcinit.supervisor.spawner_messages import NO_SLOT, Packet
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable, Sequence
-    from typing import Any
 
     from lcinit.errors import CommandFailed
-    from lcinit.supervisor.program import Program
+    from lcinit.supervisor.asked import Asked
+    from lcinit.supervisor.spawner import Spawner
 
 
 class Starting:
@@ -27,30 +26,21 @@ class Starting:
     is something to `take`.
     """
 
-    def __init__(
-        self,
-        name: str,
-        request: tuple[Any, ...],
-        descriptors: Sequence[int],
-        drain: Callable[[], None],
-        program: Program | None = None,
-        laid_out: bytes = b"",
-    ) -> None:
-        """`descriptors` are duplicated, and so may be closed by the caller at once. Raises OSError."""
-        self.name = name
-        self.request = request
-        self.program = program
-        self._drain = drain
-        self._laid_out = laid_out
+    def __init__(self, asked: Asked, spawner: Spawner) -> None:
+        """Descriptors are duplicated, and so may be closed by the caller at once. Raises OSError."""
+        self.name = asked.name
         self.pid: int | None = None
         self.done = False
         self.failure: CommandFailed | None = None
+        self.asked = asked
         self.slot = NO_SLOT
         self.descriptors: list[int] = []
+        self._spawner = spawner
+        self._report = b""
         self._packets: deque[Packet] = deque()
         self._reader, self.writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         try:
-            for fd in descriptors:
+            for fd in asked.numbers:
                 self.descriptors.append(fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3))
         except BaseException:
             self.let_go()
@@ -64,19 +54,19 @@ class Starting:
     def take(self) -> None:
         """Take what was told, if anything: sets `done` and `failure`, and `pid` before those."""
         if self.pid is None:
-            self._drain()
-        if self.done:
-            return
-        try:
-            report = os.read(self._reader, spawn.REPORT_MOST)
-        except BlockingIOError:
-            return
-        self.done = True
-        if report:
-            self.failure = spawn.failure_of(self.name, report)
+            self._spawner.drain()
+        while not self.done:
+            try:
+                report = os.read(self._reader, spawn.REPORT_MOST)
+            except BlockingIOError:
+                return
+            self._report += report
+            if not report:
+                self.failure = self.asked.failure(self._report)
+                self._end()
 
     def close(self) -> None:
-        """No more of it is of interest. It comes to be nevertheless."""
+        """No more of it is of interest. It comes to be nevertheless; its slot is used no more."""
         if self._reader >= 0:
             os.close(self._reader)
             self._reader = -1
@@ -84,9 +74,9 @@ class Starting:
     # for the spawner
 
     def send(self, channel: socket.socket) -> None:
-        """Send what has not been sent of the request. Raises OSError, BlockingIOError where there is no room now."""
+        """Send what has not been sent of it. Raises OSError, BlockingIOError where there is no room now."""
         if not self._packets:
-            self._packets.extend(packets(self.slot, self.request, [*self.descriptors, self.writer], self._laid_out))
+            self._packets.extend(self.asked.packets(self.slot, [*self.descriptors, self.writer]))
         while self._packets:
             self._packets[0].send(channel)
             self._packets.popleft()
@@ -97,18 +87,30 @@ class Starting:
         self.let_go()
 
     def unborn(self, number: int) -> None:
-        """It could not be forked, because of this errno."""
-        self.done = True
+        """It could not be made, because of this errno."""
         self.failure = spawn.failure_of(self.name, spawn.report_of("fork", OSError(number, "")))
         self.let_go()
+        self._end()
+
+    def ask(self, asked: Asked) -> None:
+        """In another way."""
+        before, self.asked = self.asked, asked
+        self.forget_packets()
+        self._spawner.over(self, before)
+
+    def _end(self) -> None:
+        self.done = True
+        self._spawner.over(self, self.asked)
 
     def let_go(self) -> None:
         """Close what is needed until there is a process."""
         os.close(self.writer)
         self.writer = -1
-        self.program = None
-        self._laid_out = b""
         while self.descriptors:
             os.close(self.descriptors.pop())
+        self.forget_packets()
+
+    def forget_packets(self) -> None:
+        """They are not sent."""
         while self._packets:
             self._packets.popleft().close()

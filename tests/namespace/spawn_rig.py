@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import time
@@ -9,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from lcinit.boot import guard
-from lcinit.linux import capabilities, mount, namespaces, process, signals
+from lcinit.linux import capabilities, launch, mount, namespaces, process, signals
 from lcinit.linux.calls import AT_FDCWD, AT_RECURSIVE
 from lcinit.supervisor import spawn
 from lcinit.supervisor.reaper import Child, Reaper, Status
@@ -147,12 +148,13 @@ def on_ground(
     functions: dict[str, Callable[[list[int]], int]] | None = None,
     before: Callable[[], object] | None = None,
     enter: bool = True,
+    launching: bool = True,
     timeout: float = 60,
 ) -> None:
     """Call it in PID 1 of a PID namespace; `before` is called before the spawner is forked.
 
     With `mapped` PID 1 then becomes uid 0 of a user namespace with IDS ids, in all the namespaces that a guest has, and
-    pivots. /tmp is an empty tmpfs of its own in both.
+    pivots. /tmp is an empty tmpfs of its own in both. Without `launching` no memory can be made executable.
     """
 
     def inside() -> None:
@@ -161,6 +163,8 @@ def on_ground(
         os.chdir("/")
         if before is not None:
             before()
+        if not launching:
+            launch.Pad = NoPad  # type: ignore[misc]
         spawner = Spawner.start(functions or {}, close_imports=guard.close)
         if mapped:
             _become_guest()
@@ -172,6 +176,13 @@ def on_ground(
         function(Ground(spawner))
 
     run_isolated(inside, pid=True, timeout=timeout)
+
+
+class NoPad(launch.Pad):
+    """As under SELinux or a filter of a manager."""
+
+    def __init__(self) -> None:
+        raise PermissionError(errno.EACCES, "mprotect: Permission denied")
 
 
 def _become_guest() -> None:

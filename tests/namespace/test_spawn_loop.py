@@ -23,10 +23,16 @@ from tests.namespace.spawn_rig import Ground, on_ground
 pytestmark = needs_root
 
 TRUE = Program(argv=("/bin/true",))
+LAUNCHING = pytest.mark.parametrize("launching", [True, False], ids=["launched", "forked"])
 SLEEP = Program(argv=("/bin/sleep", "30"))
 
 
-def on_loop(work: Callable[[Ground, Looping], Awaitable[None]], *, before: Callable[[], object] | None = None) -> None:
+def on_loop(
+    work: Callable[[Ground, Looping], Awaitable[None]],
+    *,
+    before: Callable[[], object] | None = None,
+    launching: bool = True,
+) -> None:
     """Call it on a loop that reaps as PID 1's does."""
 
     def inside(ground: Ground) -> None:
@@ -37,7 +43,7 @@ def on_loop(work: Callable[[Ground, Looping], Awaitable[None]], *, before: Calla
 
         asyncio.run(main())
 
-    on_ground(inside, mapped=False, before=before)
+    on_ground(inside, mapped=False, before=before, launching=launching)
 
 
 class Looping:
@@ -96,7 +102,8 @@ def test_births_execs_and_ends_come_by_themselves() -> None:
     on_loop(work)
 
 
-def test_a_held_exec_holds_up_neither_pid_1_nor_the_spawner_nor_another_start() -> None:
+@LAUNCHING
+def test_a_held_exec_holds_up_neither_pid_1_nor_the_spawner_nor_another_start(launching: bool) -> None:
     """A process of the guest has a lease on the program (fcntl(2), F_SETLEASE): the exec waits for its answer."""
 
     async def work(ground: Ground, looping: Looping) -> None:
@@ -121,10 +128,11 @@ def test_a_held_exec_holds_up_neither_pid_1_nor_the_spawner_nor_another_start() 
         for _, executed in held[2:]:
             await executed.wait()
 
-    on_loop(work)
+    on_loop(work, launching=launching)
 
 
-def test_a_held_child_does_not_hide_the_spawners_end() -> None:
+@LAUNCHING
+def test_a_held_child_does_not_hide_the_spawners_end(launching: bool) -> None:
     async def work(ground: Ground, looping: Looping) -> None:
         shutil.copy("/bin/sleep", "/tmp/held")
         file = os.open("/tmp/held", os.O_RDWR)
@@ -137,7 +145,7 @@ def test_a_held_child_does_not_hide_the_spawners_end() -> None:
         await looping.until(lambda: looping.status_of(starting) == 0)
         assert not ground.spawner.alive
 
-    on_loop(work)
+    on_loop(work, launching=launching)
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
 import resource
 import select
+import shutil
 import signal
 import time
 from typing import Any
@@ -23,6 +25,8 @@ from tests.namespace.spawn_rig import PATH, Ground, drained, on_ground, shell
 pytestmark = needs_root
 
 BOTH = pytest.mark.parametrize("mapped", [False, True], ids=["root", "mapped"])
+
+LAUNCHING = pytest.mark.parametrize("launching", [True, False], ids=["launched", "forked"])
 
 # What may differ between two processes of one kind.
 OWN = {"Pid", "Tgid", "Ngid", "NStgid", "NSpid", "NSpgid", "NSsid", "VmPeak", "VmSize", "VmHWM", "VmRSS", "RssAnon"}
@@ -61,10 +65,12 @@ cut -d' ' -f19 /proc/$$/stat
 
 
 @BOTH
-@pytest.mark.parametrize("kind", ["root", "user", "isolated"])
-def test_a_process_of_the_spawner_is_as_one_of_pid_1s_own(mapped: bool, kind: str) -> None:
+@LAUNCHING
+@pytest.mark.parametrize("kind", ["root", "limited", "user", "isolated"])
+def test_a_process_of_the_spawner_is_as_one_of_pid_1s_own(mapped: bool, kind: str, launching: bool) -> None:
     fields: dict[str, Any] = {
         "root": {},
+        "limited": {"limits": ((7, 90, 100),), "nice": 2, "no_new_privileges": True, "cwd": "/usr/bin", "umask": 0o37},
         "user": {"identity": Identity(uid=7, gid=8, groups=(8, 9)), "umask": 0o077},
         "isolated": {"capabilities": ("kill",), "no_new_privileges": True, "private_tmp": True, "nice": 3},
     }[kind]
@@ -77,7 +83,7 @@ def test_a_process_of_the_spawner_is_as_one_of_pid_1s_own(mapped: bool, kind: st
         assert any(line.startswith("ns/user user:[") for line in theirs)
         assert any(line.startswith("0::/") for line in theirs)
 
-    on_ground(inside, mapped=mapped)
+    on_ground(inside, mapped=mapped, launching=launching)
 
 
 def parts(ended: Any) -> set[str]:
@@ -160,8 +166,9 @@ def test_a_function_that_fails_ends_as_a_program_would() -> None:
     on_ground(inside, mapped=False, functions={"fails": fails})
 
 
+@LAUNCHING
 @BOTH
-def test_large_environments_many_words_and_many_descriptors(mapped: bool) -> None:
+def test_large_environments_many_words_and_many_descriptors(mapped: bool, launching: bool) -> None:
     def inside(ground: Ground) -> None:
         environment = tuple((f"VARIABLE_{number}", "x" * 1000) for number in range(400))
         ended = ground.sh("env | wc -c", environment=environment)
@@ -180,7 +187,7 @@ def test_large_environments_many_words_and_many_descriptors(mapped: bool) -> Non
         ended = ground.sh("true", environment=huge)
         assert ended.failure == "cannot run '/bin/sh': exec: Argument list too long", ended
 
-    on_ground(inside, mapped=mapped)
+    on_ground(inside, mapped=mapped, launching=launching)
 
 
 def test_a_start_needs_nothing_of_the_caller_after_it_was_asked_for() -> None:
@@ -206,7 +213,8 @@ def test_a_start_needs_nothing_of_the_caller_after_it_was_asked_for() -> None:
     on_ground(inside, mapped=False)
 
 
-def test_no_child_is_reaped_before_it_is_known() -> None:
+@LAUNCHING
+def test_no_child_is_reaped_before_it_is_known(launching: bool) -> None:
     def inside(ground: Ground) -> None:
         # the reaper tells nobody of a child that was not registered, and this would never end
         starts = [ground.spawner.begin(Program(argv=("/bin/true",))) for _ in range(300)]
@@ -214,12 +222,15 @@ def test_no_child_is_reaped_before_it_is_known() -> None:
         assert all(child.status == 0 for child in ground.children.values())
         assert len({child.pid for child in ground.children.values()}) == len(starts)
 
-    on_ground(inside, mapped=False)
+    on_ground(inside, mapped=False, launching=launching)
 
 
 @pytest.mark.row(38)
+@LAUNCHING
 @pytest.mark.parametrize("moment", [0.0, 0.005, 0.02, 0.05])
-def test_a_spawner_that_is_killed_under_load_loses_no_start_and_doubles_none(moment: float, capfd: Any) -> None:
+def test_a_spawner_that_is_killed_under_load_loses_no_start_and_doubles_none(
+    moment: float, launching: bool, capfd: Any
+) -> None:
     count = 150
 
     def inside(ground: Ground) -> None:
@@ -245,7 +256,7 @@ def test_a_spawner_that_is_killed_under_load_loses_no_start_and_doubles_none(mom
         os.close(os.open("touched", os.O_WRONLY | os.O_CREAT, dir_fd=fds[0]))
         return 0
 
-    on_ground(inside, mapped=False, functions={"touch": touch})
+    on_ground(inside, mapped=False, functions={"touch": touch}, launching=launching)
     assert capfd.readouterr().err.count("the spawner has ended") == 1
 
 
@@ -257,7 +268,9 @@ def test_nothing_is_left_open_of_a_thousand_starts_and_it_does_not_grow() -> Non
     def inside(ground: Ground) -> None:
         def load(count: int) -> None:
             for _ in range(count):
-                for starting in [ground.spawner.begin(shell("exit 3", umask=number)) for number in range(20)]:
+                # launched and forked, of many kinds
+                programs = [shell("exit 3", umask=number // 2, private_tmp=number % 2 == 1) for number in range(20)]
+                for starting in [ground.spawner.begin(program) for program in programs]:
                     child = ground.finish(starting)
                     assert child is not None and child.status == 3
 
@@ -325,5 +338,59 @@ def test_its_descriptor_can_be_read_when_there_is_something_to_take() -> None:
             assert (starting.failure is not None) == failed
             starting.close()
             assert starting.fileno() == -1
+
+    on_ground(inside, mapped=False)
+
+
+@pytest.mark.parametrize("score", [None, 300])
+def test_nobody_else_has_the_score_that_is_lent_for_a_moment(score: int | None) -> None:
+    """A program that is launched has the spawner's memory until its exec, and so the score that it lends another."""
+
+    def inside(ground: Ground) -> None:
+        show = shell("cat /proc/$$/oom_score_adj")
+        wanted = []
+        for _ in range(15):
+            wanted += [(show, "0\n"), (show, "0\n"), (show.replace(oom_score_adj=score or 700), f"{score or 700}\n")]
+        starts = []
+        for program, expected in wanted:
+            reader, writer = os.pipe2(os.O_CLOEXEC)
+            starts.append((ground.spawner.begin(program.replace(stdout=writer)), reader, expected))
+            os.close(writer)
+        for starting, reader, expected in starts:
+            child = ground.finish(starting)
+            assert child is not None and child.status == 0
+            assert drained(reader) == expected
+        with open("/proc/self/oom_score_adj", encoding="ascii") as file:
+            assert file.read() == "0\n"
+
+    on_ground(inside, mapped=True)
+
+
+def test_a_score_waits_no_longer_for_an_exec_that_is_held_up_than_it_must() -> None:
+    def inside(ground: Ground) -> None:
+        shutil.copy("/bin/sleep", "/tmp/held")
+        file = os.open("/tmp/held", os.O_RDWR)
+        fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+        held = ground.spawner.begin(Program(argv=("/tmp/held", "9")))
+        began = time.monotonic()
+        ended = ground.sh("cat /proc/self/oom_score_adj", oom_score_adj=400)
+        assert ended.output == "400\n", ended
+        assert 0.1 < time.monotonic() - began < 3
+        ended = ground.sh("cat /proc/self/oom_score_adj")
+        assert ended.output == "0\n", ended
+        assert not held.done
+
+    on_ground(inside, mapped=False)
+
+
+def test_memory_of_a_burst_is_given_back() -> None:
+    def inside(ground: Ground) -> None:
+        starts = [ground.spawner.begin(shell("true")) for _ in range(300)]
+        tables = ground.spawner._memory.tables
+        assert any(tables[place : place + 4096] != bytes(4096) for place in range(0, len(tables), 4096))
+        for starting in starts:
+            ground.finish(starting)
+        assert not any(tables[place : place + 4096] != bytes(4096) for place in range(0, len(tables), 4096))
+        assert ground.sh("echo again").output == "again\n"
 
     on_ground(inside, mapped=False)

@@ -1,0 +1,107 @@
+"""What a process has from where it is and who made it: told by PID 1, taken by the spawner for its children."""
+
+from __future__ import annotations
+
+import os
+
+from lcinit.errors import SystemFailure
+from lcinit.linux import capabilities, mount, namespaces, process, signals
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+# The user namespace last: who is root outside may enter all the others from there, whoever owns them (setns(2)).
+_NAMESPACES = {
+    "mnt": namespaces.CLONE_NEWNS,
+    "uts": namespaces.CLONE_NEWUTS,
+    "ipc": namespaces.CLONE_NEWIPC,
+    "net": namespaces.CLONE_NEWNET,
+    "cgroup": namespaces.CLONE_NEWCGROUP,
+    "time": namespaces.CLONE_NEWTIME,
+    "user": namespaces.CLONE_NEWUSER,
+}
+
+
+def own_namespaces(procfs: int) -> dict[str, tuple[int, int]]:
+    """Device and inode of each; a kind that this kernel does not have is missing."""
+    found = {}
+    for name in _NAMESPACES:
+        try:
+            status = os.stat(f"self/ns/{name}", dir_fd=procfs)
+        except FileNotFoundError:
+            continue
+        found[name] = status.st_dev, status.st_ino
+    return found
+
+
+def changed_namespaces(procfs: int, before: dict[str, tuple[int, int]]) -> list[tuple[int, int]]:
+    """CLONE_NEW* and a handle of each namespace that is another one than `own_namespaces` told before."""
+    now = own_namespaces(procfs)
+    return [
+        (flag, os.open(f"self/ns/{name}", os.O_RDONLY | os.O_CLOEXEC, dir_fd=procfs))
+        for name, flag in _NAMESPACES.items()
+        if now.get(name) != before.get(name)
+    ]
+
+
+def harden() -> None:
+    """Not dumpable, verified: a change of ids may have set what fs.suid_dumpable says (proc_sys_fs(5))."""
+    process.set_dumpable(False)
+    if process.get_dumpable() != 0:
+        raise SystemFailure("the kernel keeps the spawner dumpable, so that a guest could look into it")
+
+
+def place_of(namespaces_entered: list[tuple[int, int]]) -> dict[str, Any]:
+    """What PID 1 has that its children have from it: see `enter`."""
+    return {
+        "namespaces": [flag for flag, _ in namespaces_entered],
+        "ids": (os.getresuid(), os.getresgid(), os.getgroups()),
+        "capabilities": capabilities.get_capabilities(),
+        "bounding": sum(1 << number for number in capabilities.bounding_set()),
+        "no_new_privs": process.get_no_new_privs(),
+        "keyring": process.session_keyring(),
+    }
+
+
+def enter(place: dict[str, Any], descriptors: list[int], kept: set[int]) -> None:
+    """Become what a fork of PID 1 would be: `descriptors` are its namespaces, the user namespace the last of them, its
+    root and its standard streams. All but `kept` are closed afterwards. Raises OSError, LcinitError.
+    """
+    *spaces, root, stdin, stdout, stderr = descriptors
+    harden()
+    for fd, flag in zip(spaces, place["namespaces"], strict=True):
+        if flag == namespaces.CLONE_NEWUSER:
+            _enter_root(root)
+        namespaces.setns(fd, flag)
+    _enter_root(root)
+    os.chdir("/")
+    uids, gids, groups = place["ids"]
+    if os.getgroups() != groups:
+        os.setgroups(groups)
+    if os.getresgid() != gids:
+        os.setresgid(*gids)
+    if os.getresuid() != uids:
+        os.setresuid(*uids)
+    harden()
+    process.set_pdeathsig(signals.SIGKILL)  # a change of ids has undone it
+    for number, stream in enumerate((stdin, stdout, stderr)):
+        os.dup2(stream, number, inheritable=True)
+    process.close_all_but(kept)
+    if process.session_keyring() != place["keyring"]:
+        process.join_session_keyring()
+    capabilities.drop_bounding(number for number in range(64) if not place["bounding"] >> number & 1)
+    capabilities.set_capabilities(*place["capabilities"])
+    if place["no_new_privs"]:
+        process.set_no_new_privs()
+
+
+def _enter_root(root: int) -> None:
+    own = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        if os.path.samestat(os.fstat(own), os.fstat(root)) and mount.mount_id(own) == mount.mount_id(root):
+            return
+    finally:
+        os.close(own)
+    os.fchdir(root)
+    os.chroot(".")
