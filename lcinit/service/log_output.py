@@ -165,12 +165,13 @@ class Output:
 
     def _move(self, file: LogFile, most: int, now: float) -> int:
         """A piece of it, after a rotation where one is due. Files end with a line, unless it has no end."""
-        room = self._settings.max_size - file.fullness()
+        max_size = max(1, self._settings.max_size)
+        room = max_size - file.fullness()
         if room > 0 and not self._is_old(now):
             most = min(most, room)
         elif file.ends_a_line() or room <= -LONGEST:
             self._rotate(file)
-            most = min(most, self._settings.max_size)
+            most = min(most, max_size)
         else:
             most = min(most, self.source.look().find(b"\n") + 1 or LONGEST)
         file.record(time.time_ns())

@@ -91,6 +91,15 @@ def test_the_index_tells_when_chunks_came_at_most_once_a_millisecond(
     assert file.began == NOW
 
 
+def test_what_was_to_come_and_did_not_leaves_nothing_in_the_index(place: Path, opened: Callable[..., LogFile]) -> None:
+    file = opened()
+    put(file, b"one\n", NOW)
+    file.record(NOW + 10**9)
+    put(file, b"two\n", NOW + 2 * 10**9)
+    assert records(place / "current.times") == [(0, NOW), (4, NOW + 2 * 10**9)]
+    assert file.fullness() == 32
+
+
 def test_one_that_is_opened_again_goes_on(place: Path, opened: Callable[..., LogFile]) -> None:
     put(opened(), b"one\n", NOW)
     with open(place / "current.times", "ab") as index:
