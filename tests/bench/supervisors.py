@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 
 from tests.bench.runs import Peer
-from tests.bench.stage import CONTAINER, ENVIRONMENT, Stage
+from tests.bench.stage import CONTAINER, ENVIRONMENT, PYTHON, Stage
 from tests.lab.cache import cache_directory
 
 # What every service is: it writes its number and its PID where the harness reads them, and stays.
@@ -61,7 +61,12 @@ class Scene:
     def peers(self) -> list[Peer]:
         """Those that are in the cache, all as PID 1 of a container."""
         makers: Sequence[Callable[[], Peer]] = (self._s6, self._runit, self._supervisord, self._circus)
-        return [peer for peer in (make() for make in makers) if os.path.exists(peer.argv[0])]
+        site = os.path.join(cache_directory(), "supervisors-python")
+        return [
+            peer
+            for peer in (make() for make in makers)
+            if os.path.exists(site if peer.argv[0] == PYTHON else peer.argv[0])
+        ]
 
     def _s6(self) -> Peer:
         return self._peer("s6", [_program("s6-svscan"), "-c", "4000", self.services])
@@ -75,7 +80,7 @@ class Scene:
         program = "[program:s{n}]\ncommand={script}\nstartsecs=0\nstdout_logfile=NONE\nstderr_logfile=NONE\n"
         text = head + "".join(program.format(n=n, script=script) for n, script in enumerate(self.scripts))
         path = self.stage.write(f"{self.name}/supervisord.conf", text)
-        return self._peer("supervisord", [_python("supervisord"), "-c", path])
+        return self._peer("supervisord", [*_python("supervisor.supervisord"), "-c", path])
 
     def _circus(self) -> Peer:
         head = "[circus]\ncheck_delay = 5\nendpoint = ipc://{d}/e\npubsub_endpoint = ipc://{d}/p\n"
@@ -83,7 +88,7 @@ class Scene:
         text = head.format(d=self.directory)
         text += "".join(watcher.format(n=n, script=script) for n, script in enumerate(self.scripts))
         path = self.stage.write(f"{self.name}/circus.ini", text)
-        return self._peer("circus", [_python("circusd"), "--log-level", "critical", path])
+        return self._peer("circus", [*_python("circus.circusd"), "--log-level", "critical", path])
 
     @staticmethod
     def _peer(name: str, argv: list[str]) -> Peer:
@@ -94,8 +99,11 @@ def _program(name: str) -> str:
     return os.path.join("/usr/bin", name)
 
 
-def _python(name: str) -> str:
-    return os.path.join(cache_directory(), "supervisors-python", "bin", name)
+def _python(module: str) -> list[str]:
+    """The start of a supervisor that is written in Python, by the interpreter that lcinit has."""
+    site = os.path.join(cache_directory(), "supervisors-python")
+    start = f"import sys; sys.path.insert(0, {site!r}); from {module} import main; sys.exit(main())"
+    return [PYTHON, "-I", "-c", start]
 
 
 def unpacked() -> str:
