@@ -238,8 +238,8 @@ class Spawner:
             self._launched -= 1
         if starting.slot != NO_SLOT:
             self._free_slot(starting)
-        if self._waiting and not self._launched and self.alive:
-            self.drain()
+        if self.alive and (self._queued or (self._waiting and not self._launched)):
+            self.drain()  # there is a slot again, or what was waited for
 
     def ended(self, _status: Status | None = None) -> None:
         """It is gone: PID 1 forks by itself from here on, also for what it had been asked for.

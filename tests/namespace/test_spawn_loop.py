@@ -197,3 +197,17 @@ def test_more_than_the_channel_takes_is_sent_when_there_is_room() -> None:
         assert ground.spawner.alive
 
     on_loop(work)
+
+
+def test_more_than_there_are_slots_for_run_at_once() -> None:
+    """Their programs stay: no end of a child has the queue looked at."""
+
+    async def work(ground: Ground, looping: Looping) -> None:
+        count = module.SLOTS + 50
+        starts = [looping.begin(SLEEP) for _ in range(count)]
+        async with asyncio.timeout(20):
+            for _, executed in starts:
+                await executed.wait()
+        assert len({starting.pid for starting, _ in starts}) == count
+
+    on_loop(work)
