@@ -71,7 +71,7 @@ class HealthChecker:
 
     async def _repeat(self, loop: AbstractEventLoop, up: float) -> None:
         own = self._task
-        while self._task is own:
+        while True:  # until `stop`
             await asyncio.sleep(max(self._rules.interval, LEAST_INTERVAL))
             began = loop.time() - up
             ok, detail = await self._check()

@@ -15,15 +15,15 @@ from lcinit.service.notifications import LARGEST_PID, number, text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from asyncio import AbstractEventLoop, TimerHandle
     from collections.abc import Callable
 
 _FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _RESOLVE = files.RESOLVE_IN_ROOT | files.RESOLVE_NO_MAGICLINKS
 _OF_INTEREST = 64  # bytes; some write more lines after the first
 
-# Seconds between two looks, doubled from the first to the last. There is no waiting for a file without such a look, or
-# a watch of every directory that leads to it, any of which may not be there yet; and it takes no longer than the start.
+# Seconds between two looks of whoever waits for it, doubled from the first to the last. Without such looks every
+# directory that leads to the file would have to be watched, and any of them may not be there yet; and they take no longer
+# than the start.
 FIRST_LOOK, LAST_LOOK = 0.01, 0.25
 
 
@@ -32,7 +32,9 @@ class NoPid(LcinitError):
 
 
 def read_pid(root: int, path: str, *, uid: int = 0, belongs: Callable[[int], bool]) -> int:
-    """The number in the first line of the file at `path` in the root of a handle. Never waits for anybody.
+    """The number in the first line of the file at `path` in the root of a handle.
+
+    Waits for no FIFO, lease or device; a file system that does not answer can hold it up (FUSE, NFS).
 
     The file is root's or that of `uid`, whom the service runs as; `belongs` says whether a process is the service's.
     Raises NoPid.
@@ -63,58 +65,3 @@ def read_pid(root: int, path: str, *, uid: int = 0, belongs: Callable[[int], boo
     if not belongs(pid):
         raise NoPid(f"process {pid}, which {path} names, is not one of the service's")
     return pid
-
-
-class PidFileWait:
-    """Looks for the PID until it is there: the file may come after the parent's exit, and be half written at first.
-
-    `done` is called with it, or `failed` with the last reason once `timeout` seconds have passed; None: never.
-    """
-
-    def __init__(
-        self,
-        read: Callable[[], int],
-        done: Callable[[int], object],
-        failed: Callable[[str], object],
-        timeout: float | None = None,
-    ) -> None:
-        """`read` is `read_pid` with its arguments."""
-        self._read = read
-        self._done = done
-        self._failed = failed
-        self._timeout = timeout
-        self._pause = FIRST_LOOK
-        self._deadline: float | None = None
-        self._loop: AbstractEventLoop | None = None
-        self._timer: TimerHandle | None = None
-
-    def start(self, loop: AbstractEventLoop) -> None:
-        """Look for it at once, and then again and again. `done` may be called before this returns."""
-        self._loop = loop
-        self._deadline = None if self._timeout is None else loop.time() + self._timeout
-        self._look()
-
-    def close(self) -> None:
-        """The start is over: neither is called any more."""
-        self._loop = None
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-    def _look(self) -> None:
-        loop, self._timer = self._loop, None
-        if loop is None:
-            return
-        try:
-            pid = self._read()
-        except NoPid as reason:
-            left = LAST_LOOK if self._deadline is None else self._deadline - loop.time()
-            if left <= 0:
-                self.close()
-                self._failed(str(reason))
-            else:
-                self._timer = loop.call_later(min(self._pause, left), self._look)
-                self._pause = min(self._pause * 2, LAST_LOOK)
-            return
-        self.close()
-        self._done(pid)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import pytest
 
@@ -91,6 +92,21 @@ def test_a_stream_without_a_newline_is_given_up(loop: str) -> None:
         await quiet.over()
 
     as_pid1(body, loop)
+
+
+def test_a_wake_up_for_nothing_is_no_wait() -> None:
+    """The service can open its end for reading, and take away what the loop was woken for (proc_pid_fd(5))."""
+
+    async def body() -> None:
+        service = Service("sleep 100")
+        began = time.monotonic()
+        service.pipe._readable()
+        assert time.monotonic() - began < 1
+        assert service.words == []
+        service.pipe.close()
+        await service.over()
+
+    as_pid1(body, timeout=10)
 
 
 def test_it_says_nothing_after_the_start_is_over() -> None:

@@ -23,7 +23,7 @@ from lcinit.service.health import LEAST_INTERVAL, HealthChecker
 from lcinit.supervisor.reaper import Status
 from tests.hostile.attempt import BOTH_LOOPS
 from tests.namespace.isolated import needs_root
-from tests.namespace.readiness_rig import as_pid1, ended, started, until, write
+from tests.namespace.readiness_rig import as_pid1, ended, read, started, until, write
 
 pytestmark = needs_root
 
@@ -261,13 +261,40 @@ def _healthy_and_then_nothing(peer: socket.socket) -> None:
     time.sleep(100)
 
 
-@pytest.mark.parametrize("answer", [_healthy_without_end, _healthy_and_then_nothing])
-def test_a_body_without_end_is_left_soon(answer: Callable[[socket.socket], object]) -> None:
+@pytest.mark.parametrize(
+    ("answer", "patience"), [(_healthy_without_end, 100.0), (_healthy_and_then_nothing, health_http._PATIENCE)]
+)
+def test_a_body_without_end_is_left_soon(
+    answer: Callable[[socket.socket], object], patience: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(health_http, "_PATIENCE", patience)
+
     async def body() -> None:
         with server(answer):
             found = Checking(http=url(), timeout=0.3, interval=0.1)
             assert await found.first(2) == [(True, "HTTP status 200 OK")] * 2
-        assert found.times[-1] < 2 * (0.1 + health_http._PATIENCE) + 1
+
+    as_pid1(body)
+
+
+def _slow_body(peer: socket.socket) -> None:
+    peer.recv(4096)
+    said = "whole"
+    try:
+        for piece in (HEAD + b"\r\n", b"a", b"b"):
+            peer.sendall(piece)
+            time.sleep(0.1)
+    except OSError as error:
+        said = str(error)
+    write("/run/said", said)
+
+
+def test_a_server_may_send_its_body_to_the_end() -> None:
+    async def body() -> None:
+        with server(_slow_body):
+            assert await Checking(http=url(), timeout=0.05).first() == [(True, "HTTP status 200 OK")]
+            await until(lambda: os.path.exists("/run/said"), "the server's word")
+        assert read("/run/said") == b"whole"
 
     as_pid1(body)
 
@@ -317,6 +344,7 @@ async def _hangs() -> Status:
         (lambda: _returns(Status(-1)), (False, "no answer within 0.2 s")),
         (_hangs, (False, "no answer within 0.2 s")),
         (lambda: _raises(CommandFailed("cannot run 'x': not found")), (False, "cannot run 'x': not found")),
+        (lambda: _raises(TimeoutError(110, "Connection timed out")), (False, "Connection timed out")),
         (lambda: _raises(OSError(12, "Cannot allocate memory")), (False, "Cannot allocate memory")),
         (lambda: _raises(RuntimeError("a mistake")), (False, "RuntimeError: a mistake")),
         (lambda: _raises(asyncio.CancelledError()), (False, "the check was cancelled")),
@@ -385,6 +413,29 @@ def test_callbacks_may_stop_it_and_may_fail() -> None:
         assert checker.state.word == "starting"
         await until(lambda: "unhealthy" in calls, "the action")
         checker.stop()
+
+    as_pid1(body)
+
+
+def test_a_second_start_takes_the_place_of_the_first() -> None:
+    async def body() -> None:
+        running = most = 0
+
+        async def run(_command: Command, _timeout: float) -> Status:
+            nonlocal running, most
+            running += 1
+            most = max(most, running)
+            try:
+                await asyncio.sleep(0.1)
+            finally:
+                running -= 1
+            return Status(0)
+
+        found = Checking(run, exec=Command(argv=("x",)))
+        found.checker.start()
+        await found.first(3)
+        await asyncio.sleep(0.3)
+        assert (most, running, len(found.results)) == (1, 0, 3)
 
     as_pid1(body)
 

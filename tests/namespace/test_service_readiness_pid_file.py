@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import fcntl
 import os
 import subprocess
@@ -12,10 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from lcinit.service.pid_file import FIRST_LOOK, NoPid, PidFileWait, read_pid
-from tests.hostile.attempt import BOTH_LOOPS
+from lcinit.service.pid_file import NoPid, read_pid
 from tests.namespace.isolated import needs_root
-from tests.namespace.readiness_rig import NOBODY, as_pid1, ended, read, started, until, write
+from tests.namespace.readiness_rig import NOBODY, as_pid1, ended, read, started
 
 pytestmark = needs_root
 
@@ -184,84 +182,17 @@ def test_a_lease_holds_nobody_up(root: Root) -> None:
     assert root.read() == 42
 
 
-class Waiting:
-    """Waits for a PID file in /run; `words` has what was called, `looks` how often it was read."""
-
-    def __init__(self, timeout: float | None, belongs: Callable[[int], bool] = lambda _: True, uid: int = 0) -> None:
-        self.words: list[str] = []
-        self.looks = 0
-        self.root = os.open("/", os.O_PATH | os.O_DIRECTORY)
-        self._belongs, self._uid = belongs, uid
-        self.wait = PidFileWait(self._read, lambda pid: self.words.append(f"{pid}"), self.words.append, timeout)
-        self.wait.start(asyncio.get_running_loop())
-
-    def _read(self) -> int:
-        self.looks += 1
-        return read_pid(self.root, "/run/x.pid", uid=self._uid, belongs=self._belongs)
-
-    async def result(self) -> str:
-        await until(lambda: self.words, "a result")
-        return self.close()
-
-    def close(self) -> str:
-        self.wait.close()
-        os.close(self.root)
-        return "; ".join(self.words)
-
-
-@pytest.mark.parametrize("loop", BOTH_LOOPS)
 @pytest.mark.parametrize("user", [0, NOBODY])
-def test_a_daemon_that_forks_is_found(loop: str, user: int) -> None:
+def test_a_daemon_that_forks_is_found(user: int) -> None:
     async def body() -> None:
         os.chmod("/run", 0o777)
         script = "(exec sleep 100 >/dev/null) & sleep 0.1; echo $! >/run/x.pid"
         daemon = started("sh", "-c", script, user=user, group=user)
         assert await ended(daemon) == 0
-        waiting = Waiting(10, lambda pid: os.path.exists(f"/proc/{pid}"), user)
-        pid = int(await waiting.result())
+        root = os.open("/", os.O_PATH | os.O_DIRECTORY)
+        pid = read_pid(root, "/run/x.pid", uid=user, belongs=lambda pid: os.path.exists(f"/proc/{pid}"))
+        os.close(root)
         assert read(f"/proc/{pid}/cmdline") == b"sleep\x00100\x00"
-        assert waiting.looks == 1
         os.kill(pid, 9)
-
-    as_pid1(body, loop)
-
-
-def test_a_file_that_comes_late_and_in_pieces_is_waited_for() -> None:
-    async def body() -> None:
-        waiting = Waiting(10, lambda pid: pid == 4242)
-        for content in ("", "42", "4242\n"):
-            await asyncio.sleep(0.1)
-            assert waiting.words == []
-            write("/run/x.pid", content)
-        assert await waiting.result() == "4242"
-
-    as_pid1(body)
-
-
-@pytest.mark.parametrize("loop", BOTH_LOOPS)
-def test_the_last_reason_is_told_in_time_without_looking_all_the_time(loop: str) -> None:
-    async def body() -> None:
-        began = time.monotonic()
-        waiting = Waiting(1)
-        write("/run/x.pid", "x")
-        assert await waiting.result() == '/run/x.pid holds no number but "x"'
-        assert 0.9 < time.monotonic() - began < 3
-        assert 4 <= waiting.looks <= 10
-        assert FIRST_LOOK <= 0.01
-
-    as_pid1(body, loop)
-
-
-def test_nothing_is_told_after_the_start_is_over_and_no_limit_is_none() -> None:
-    async def body() -> None:
-        waiting = Waiting(0.2)
-        assert waiting.close() == ""
-        await asyncio.sleep(0.4)
-        assert (waiting.words, waiting.looks) == ([], 1)
-        forever = Waiting(None)
-        await asyncio.sleep(0.6)
-        assert forever.words == [] and forever.looks >= 5
-        write("/run/x.pid", "7")
-        assert await forever.result() == "7"
 
     as_pid1(body)

@@ -147,6 +147,25 @@ async def test_what_finds_the_queue_full_is_said_later_and_merged(manager: socke
     channel.close()
 
 
+async def test_nothing_overtakes_what_waits(manager: socket.socket, tmp_path: Path) -> None:
+    channel = ManagerSocket(str(tmp_path / "manager"))
+    _fill(channel)
+    channel.tell("STATUS=earlier")
+    manager.recv(1000)  # there is room, and the loop has not had its turn
+    channel.tell("READY=1")
+    received = []
+    manager.settimeout(0)
+    for _ in range(100_000):
+        try:
+            received.append(manager.recv(1000))
+        except BlockingIOError:
+            if not channel._waiting:
+                break
+            await asyncio.sleep(0.001)
+    assert received[-1].split(b"\n")[1:] == [b"STATUS=earlier", b"READY=1"]
+    channel.close()
+
+
 async def test_nothing_is_watched_once_it_is_said_or_given_up(manager: socket.socket, tmp_path: Path) -> None:
     channel = ManagerSocket(str(tmp_path / "manager"))
     _fill(channel)
@@ -320,7 +339,7 @@ async def test_errors_of_who_takes_datagrams_are_told_but_not_without_end(
     )
 
 
-async def test_a_socket_may_be_closed_by_who_takes_from_it(tmp_path: Path) -> None:
+async def test_a_socket_may_be_closed_by_who_takes_from_it(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     taken: list[tuple[int, int, bytes]] = []
 
     def take(*message: Any) -> None:
@@ -339,6 +358,7 @@ async def test_a_socket_may_be_closed_by_who_takes_from_it(tmp_path: Path) -> No
     assert taken == [(os.getpid(), os.getuid(), b"1")]
     assert datagrams.fileno() == -1
     datagrams.close()
+    assert capfd.readouterr().err == ""
 
 
 async def test_the_kernels_refusals_do_not_keep_the_loop_busy(
