@@ -1,17 +1,13 @@
-"""Looking for a PID file in a process of its own: the file is the guest's, who can make reading it take for ever."""
+"""Which process a service that has forked left behind. Its PID file is looked for by another process: `pid_look`."""
 
 from __future__ import annotations
 
 import asyncio
-import json
+import marshal
 import os
-import time
 
 from lcinit import log
-from lcinit.errors import LcinitError
 from lcinit.linux.signals import SIGKILL
-from lcinit.service.pid_file import FIRST_LOOK, LAST_LOOK, NoPid, read_pid
-from lcinit.supervisor.accounts import identity
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,34 +16,6 @@ if TYPE_CHECKING:
     from lcinit.service.task import Task
     from lcinit.service.tracking import Members
     from lcinit.supervisor.reaper import Status
-
-PATIENCE = 5.0  # seconds after the parent's end in which the file has to name a process of the service
-_ANSWER = 512
-
-
-def run(descriptors: list[int]) -> int:
-    """In the process: `descriptors` are the guest's root, the pipe for the answer, and a file with what to do.
-
-    The answer is `PID` or `!why not`, whenever that changes; who asked ends this process once it has what it needs.
-    """
-    root, answer, orders = descriptors
-    order = json.loads(os.pread(orders, 1 << 16, 0))
-    said = ""
-    pause = FIRST_LOOK
-    deadline = time.monotonic() + PATIENCE
-    while True:
-        try:
-            who = identity(root, order["user"], None)
-            now = str(read_pid(root, order["path"], uid=0 if who is None else who.uid, belongs=lambda _pid: True))
-        except (NoPid, LcinitError) as error:
-            now = f"!{error.message}"
-        if now != said:
-            said = now
-            os.write(answer, f"{now[: _ANSWER - 1]}\n".encode("utf-8", "replace"))
-        if time.monotonic() > deadline:
-            return 0
-        time.sleep(pause)
-        pause = min(pause * 2, LAST_LOOK)
 
 
 class PidFiles:
@@ -78,7 +46,7 @@ class _Search:
         orders = os.memfd_create("orders", os.MFD_CLOEXEC)
         try:
             order = {"path": task.service.pid_file, "user": task.service.user}
-            os.write(orders, json.dumps(order).encode())
+            os.write(orders, marshal.dumps(order))
             self._process = launcher.launch_function("pid-file", (root_fd, writer, orders), self)
         except BaseException:
             os.close(self._reader)

@@ -9,7 +9,6 @@ hostile: by then it has given up all privileges.
 from __future__ import annotations
 
 import array
-import asyncio
 import errno
 import gc
 import marshal
@@ -102,6 +101,8 @@ class Reader:
 
 
 async def _read_all(fd: int) -> bytes:
+    import asyncio  # not by the reader: PID 1 has it by now
+
     loop = asyncio.get_running_loop()
     chunks: list[bytes] = []
     ready = asyncio.Event()

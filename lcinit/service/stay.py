@@ -16,7 +16,7 @@ from lcinit.boot import guard
 from lcinit.boot.runner import Runner
 from lcinit.linux import namespaces, process
 from lcinit.plan import steps as s
-from lcinit.service import log_writer, pid_process
+from lcinit.service import log_writer, pid_look
 from lcinit.service.reader import Reader
 from lcinit.supervisor.loop import import_loop, loop_needed, run
 from lcinit.supervisor.spawner import Spawner
@@ -34,7 +34,7 @@ def stay(world: World, rules: Supervision) -> tuple[Action, Reader]:
     """Run the plan's steps, then the services: how lcinit is to end, and who can end the container from outside."""
     config = world.config
     reader = Reader.start(world.configuration, config.services or (), config.services_dir)
-    spawner = Spawner.start({"logger": log_writer.run, "pid-file": pid_process.run}, close_imports=guard.close)
+    spawner = Spawner.start({"logger": log_writer.run, "pid-file": pid_look.run}, close_imports=guard.close)
     import_loop()
     from lcinit.service.running import Running
 
