@@ -123,66 +123,78 @@ class Pad:
         return pid
 
 
-def write_table(
-    steps: Sequence[Step],
-    paths: Sequence[str],
-    argv: Sequence[str],
-    environment: Mapping[str, str],
-    report: int,
-    base: int,
-) -> bytes:
-    """What is to stand at the address `base`: RESULT, the table at `table_of(base)`, and what that points to.
+class Kind:
+    """Tables of programs that differ in nothing but their words and variables: what is the same in all is made once.
 
-    The child does the steps, which are calls of `prepared` alone, and executes the first of `paths` that it can. For
-    each thing that fails it writes a RESULT to the descriptor `report`. OSError as `prepared.lay_out`.
+    In memory stand what the steps' arguments point to, the end (a report and _exit(2)), RESULT, and from `start` on the
+    table: the steps, then what executes one of the program's paths, and its strings.
     """
-    table = table_of(base)
-    failed = len(steps) + 2 * len(paths) - 1
-    place = table + _ENTRY.size * (failed + 2)
-    entries: list[bytes] = []
-    memory: list[bytes] = []
-    for _, function, (number, *arguments) in steps:
-        if function is not syscall:
-            raise ValueError("a step that is not a system call")
-        values = [number & _ALL]
-        for argument in arguments:
-            if isinstance(argument, bytes):
-                values.append(place)
-                padded = argument.ljust(len(argument) + 7 & ~7, b"\0")
-                memory.append(padded)
-                place += len(padded)
-            else:
-                values.append(argument & _ALL)
-        entries.append(_ENTRY.pack(*values, table + _ENTRY.size * failed))
-    strings, path_addresses, argv_address, environment_address = lay_out(paths, argv, environment, place)
-    for path in path_addresses:
-        # what fails is told, and then the next entry is another attempt, or the end
-        after = table + _ENTRY.size * (len(entries) + 1)
-        entries.append(_ENTRY.pack(EXECVE, path, argv_address, environment_address, 0, 0, 0, after))
-        after += _ENTRY.size
-        entries.append(_ENTRY.pack(WRITE, report, base, RESULT.size, 0, 0, 0, after))
-    entries.append(_ENTRY.pack(EXIT_GROUP, 126, 0, 0, 0, 0, 0, 0))
-    return b"".join((bytes(RESULT.size), *entries, *memory, strings))
 
+    def __init__(self, steps: Sequence[Step], report: int) -> None:
+        """`steps` are calls of `prepared` alone, else ValueError. What fails is written to the descriptor `report`."""
+        self.steps = steps
+        self._report = report
+        memory = bytearray()
+        rows: list[tuple[int, ...]] = []
+        marks: list[tuple[int, ...]] = []  # 1 for what is an address, and so relative to where all of this will stand
+        for _, function, arguments in steps:
+            if function is not syscall:
+                raise ValueError("a step that is not a system call")
+            row = []
+            for argument in arguments:
+                if isinstance(argument, bytes):
+                    row.append(len(memory))
+                    memory += argument.ljust(len(argument) + 7 & ~7, b"\0")
+                else:
+                    row.append(argument & _ALL)
+            rows.append(tuple(row))
+            marks.append(tuple([int(isinstance(argument, bytes)) for argument in arguments]))
+        self._failed = len(memory)
+        self._result = self._failed + 2 * _ENTRY.size
+        self.start = self._result + RESULT.size
+        end = self._failed + _ENTRY.size
+        parts = [bytes(memory), _ENTRY.pack(WRITE, report, self._result, RESULT.size, 0, 0, 0, end)]
+        parts += [_ENTRY.pack(EXIT_GROUP, 126, 0, 0, 0, 0, 0, 0), bytes(RESULT.size)]
+        parts += [_ENTRY.pack(*row, self._failed) for row in rows]
+        addresses = [bytes(len(memory)), _ENTRY.pack(0, 0, 1, 0, 0, 0, 0, 1), bytes(_ENTRY.size + RESULT.size)]
+        addresses += [_ENTRY.pack(*row, 1) for row in marks]
+        whole = b"".join(parts)
+        self._size = len(whole)
+        # as one number each, so that an address is added to all at once: no sum reaches into the next 64 bits
+        self._whole = int.from_bytes(whole, "little")
+        self._addresses = int.from_bytes(b"".join(addresses), "little")
 
-def table_of(base: int) -> int:
-    """Where the table is in what write_table() makes."""
-    return base + RESULT.size
+    def table(self, paths: Sequence[str], argv: Sequence[str], environment: Mapping[str, str], base: int) -> bytes:
+        """What is to stand at the address `base` for a program: the child executes the first of `paths` that it can.
 
+        For each thing that fails the child writes a RESULT. OSError as `prepared.lay_out`.
+        """
+        place = base + self._size + _ENTRY.size * (2 * len(paths) - 1)
+        strings, path_addresses, words, variables = lay_out(paths, argv, environment, place)
+        parts = [(self._whole + base * self._addresses).to_bytes(self._size, "little")]
+        after = base + self._size
+        for path in path_addresses[:-1]:
+            # what fails is told, and then the next one is tried
+            after += 2 * _ENTRY.size
+            parts.append(_ENTRY.pack(EXECVE, path, words, variables, 0, 0, 0, after - _ENTRY.size))
+            parts.append(_ENTRY.pack(WRITE, self._report, base + self._result, RESULT.size, 0, 0, 0, after))
+        parts.append(_ENTRY.pack(EXECVE, path_addresses[-1], words, variables, 0, 0, 0, base + self._failed))
+        parts.append(strings)
+        return b"".join(parts)
 
-def why_not(report: bytes, steps: Sequence[Step], paths: Sequence[str], base: int) -> tuple[str, int] | None:
-    """What the results that a child has written mean: the words of the step that failed and its errno.
+    def why_not(self, report: bytes, paths: int, base: int) -> tuple[str, int] | None:
+        """What the results mean that a child has written: the words of the step that failed, and its errno.
 
-    None for a child that was executed. Of the attempts to execute a program the first error counts that says more than
-    that there is none.
-    """
-    told = errno.ENOENT
-    for entry, result in RESULT.iter_unpack(report):
-        number = (entry - table_of(base)) // _ENTRY.size
-        if number < len(steps):
-            return steps[number][0], -result
-        if told == errno.ENOENT and -result != errno.ENOTDIR:
-            told = -result
-        if number == len(steps) + 2 * len(paths) - 2:
-            return "exec", told
-    return None
+        None for a child that was executed. Of the attempts at `paths` the first error counts that says more than that
+        there is nothing.
+        """
+        told = errno.ENOENT
+        for entry, result in RESULT.iter_unpack(report):
+            number = (entry - base - self.start) // _ENTRY.size
+            if number < len(self.steps):
+                return self.steps[number][0], -result
+            if told == errno.ENOENT and -result != errno.ENOTDIR:
+                told = -result
+            if number == len(self.steps) + 2 * paths - 2:
+                return "exec", told
+        return None

@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from typing import Any
 
     from lcinit.errors import CommandFailed
-    from lcinit.linux.prepared import Step
     from lcinit.supervisor.spawner_messages import Packet
     from lcinit.supervisor.spawner_process import Memory
 
@@ -85,25 +84,24 @@ class Launched(Forked):
     """A program that the spawner launches: no memory is copied for it. One whose words are too many is forked for."""
 
     def __init__(
-        self, program: Program, memory: Memory, values: tuple[Any, ...], numbers: list[int], steps: list[Step]
+        self, program: Program, memory: Memory, values: tuple[Any, ...], numbers: list[int], kind: launch.Kind
     ) -> None:
-        """`steps` are those of its kind."""
         super().__init__(program, memory, values, numbers)
-        self._steps = steps
-        self._paths: list[str] = []
+        self._kind = kind
+        self._paths = 0
         self._base = 0
 
     def packets(self, slot: int, descriptors: list[int]) -> list[Packet]:
         """The message; and the table of the slot is written."""
-        self._paths, argv, environment = _words(self._program)
+        paths, argv, environment = _words(self._program)
+        self._paths = len(paths)
         self._base = self._memory.table(slot)
-        report = RECEIVED + len(self.numbers)
-        table = launch.write_table(self._steps, self._paths, argv, environment, report, self._base)
+        table = self._kind.table(paths, argv, environment, self._base)
         if len(table) > TABLE:
             return super().packets(slot, descriptors)
         self.holds_slot = True
         self._memory.tables[TABLE * slot : TABLE * slot + len(table)] = table
-        return packets(slot, ("launch", self._values[_CGROUP]), descriptors)
+        return packets(slot, ("launch", self._values[_CGROUP], self._kind.start), descriptors)
 
     def otherwise(self) -> Asked | None:
         """It is forked for."""
@@ -113,7 +111,7 @@ class Launched(Forked):
         """What the results mean that its child has written."""
         if not self.holds_slot:
             return super().failure(report)
-        told = launch.why_not(report, self._steps, self._paths, self._base)
+        told = self._kind.why_not(report, self._paths, self._base)
         if told is None:
             return None
         words, number = told
@@ -126,17 +124,18 @@ class Kinds:
     """
 
     def __init__(self) -> None:
-        self._steps: dict[tuple[Any, ...], list[Step]] = {}
+        self._kinds: dict[tuple[Any, ...], launch.Kind] = {}
 
-    def steps(self, values: tuple[Any, ...], count: int) -> list[Step]:
-        """For a plain program as `flat` has it, with its `count` descriptors as the spawner receives them."""
-        found = self._steps.get(values)
+    def kind(self, values: tuple[Any, ...], count: int) -> launch.Kind:
+        """That of a plain program as `flat` has it, with its `count` descriptors as the spawner receives them."""
+        found = self._kinds.get(values)
         if found is None:
-            if len(self._steps) >= REMEMBERED:
-                self._steps.clear()
-            program = program_of(values, [*range(RECEIVED, RECEIVED + count)])
-            child = spawn.Child(program, RECEIVED + count, within_cgroup=True, default_signals=True)
-            found = self._steps[values] = child.steps
+            if len(self._kinds) >= REMEMBERED:
+                self._kinds.clear()
+            report = RECEIVED + count
+            program = program_of(values, [*range(RECEIVED, report)])
+            child = spawn.Child(program, report, within_cgroup=True, default_signals=True)
+            found = self._kinds[values] = launch.Kind(child.steps, report)
         return found
 
 

@@ -163,8 +163,8 @@ class Spawner:
             self._fork_program(starting, program)
             return starting
         if self.alive and self._memory.pad is not None and not self._waiting and can_be_launched(program):
-            steps = self._kinds.steps(values, len(numbers))
-            return self._begin(Starting(Launched(program, self._memory, values, numbers, steps), self))
+            kind = self._kinds.kind(values, len(numbers))
+            return self._begin(Starting(Launched(program, self._memory, values, numbers, kind), self))
         return self._begin(Starting(Forked(program, self._memory, values, numbers), self))
 
     def begin_function(self, name: str, descriptors: tuple[int, ...]) -> Starting:

@@ -152,11 +152,11 @@ class SpawnerProcess:
     def _launch(self, message: Message) -> None:
         """Have the table of its slot done."""
         assert message.values is not None
-        cgroup = message.values[1]
+        _, cgroup, start = message.values
         numbers = message.descriptors
         if self._memory.pad is None or numbers != [*range(RECEIVED, RECEIVED + len(numbers))]:
             raise OSError(errno.EBADF, "the table has other numbers")
-        table = launch.table_of(self._memory.table(message.slot))
+        table = self._memory.table(message.slot) + start
         pid_at = self._memory.slots_at + 4 * message.slot
         self._memory.pad.launch(table, pid_at, None if cgroup is None else numbers[cgroup])
 

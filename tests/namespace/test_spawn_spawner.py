@@ -59,7 +59,8 @@ echo cut; cat /proc/$$/mountinfo; echo cut
 (cd /proc/$$; for name in ns/* root fd/0; do echo $name $(readlink $name); done)
 cat /proc/$$/cgroup /proc/$$/limits /proc/$$/oom_score_adj
 env | sort; umask; cat /proc/$$/loginuid /proc/$$/sessionid 2>&1; echo
-cat /proc/$$/uid_map /proc/$$/gid_map /proc/$$/setgroups; echo fd $(cd /proc/$$/fd; echo *)
+cat /proc/$$/uid_map /proc/$$/gid_map /proc/$$/setgroups
+for fd in /proc/$$/fd/*; do test -e $fd && echo fd ${fd##*/}; done
 cut -d' ' -f19 /proc/$$/stat
 """
 

@@ -32,8 +32,12 @@ def test_the_instructions_of_the_other_machine_are_whole() -> None:
     assert words[1] == words[10] == "010000d4", "svc #0"
 
 
-def entries(table: bytes, count: int) -> list[tuple[int, ...]]:
-    return list(struct.iter_unpack("=8Q", table[launch.RESULT.size :][: ENTRY * count]))
+def entries(kind: launch.Kind, table: bytes, count: int) -> list[tuple[int, ...]]:
+    return list(struct.iter_unpack("=8Q", table[kind.start :][: ENTRY * count]))
+
+
+def entry_at(table: bytes, address: int) -> tuple[int, ...]:
+    return struct.unpack_from("=8Q", table, address - BASE)
 
 
 def text_at(table: bytes, address: int) -> bytes:
@@ -43,41 +47,55 @@ def text_at(table: bytes, address: int) -> bytes:
 
 def test_each_step_that_fails_leads_to_the_report_and_the_end() -> None:
     steps = [("first", *prepared.setsid()), ("second", *prepared.open_file("/dev/null", 5))]
+    kind = launch.Kind(steps, 17)
     paths = ["/a/x", "/b/x", "/c/x"]
-    table = launch.write_table(steps, paths, ["x", "y z"], {"A": "b"}, 17, BASE)
-    found = entries(table, 9)
-    address = [launch.table_of(BASE) + ENTRY * number for number in range(9)]
-    first, second, *attempts, end = found
+    table = kind.table(paths, ["x", "", "y z"], {"A": "b"}, BASE)
+    result = BASE + kind.start - launch.RESULT.size
+    first, second, *attempts = entries(kind, table, 7)
     assert first[0] == prepared.setsid()[1][0]
-    assert first[7] == second[7] == address[7], "the last report"
     assert text_at(table, second[2]) == b"/dev/null"
-    for number, path in enumerate(paths):
-        execute, report = attempts[2 * number], attempts[2 * number + 1]
+    report = entry_at(table, first[7])
+    assert first[7] == second[7] == attempts[4][7], "and the last attempt"
+    assert report[:4] == (prepared.WRITE, 17, result, launch.RESULT.size)
+    assert entry_at(table, report[7])[:2] == (prepared.EXIT_GROUP, 126)
+    assert entry_at(table, first[7] + ENTRY)[:2] == (prepared.EXIT_GROUP, 126), "what follows the report"
+    address = [BASE + kind.start + ENTRY * number for number in range(7)]
+    for number in (0, 1):
+        execute, told = attempts[2 * number], attempts[2 * number + 1]
+        assert execute[7] == address[3 + 2 * number], "its report"
+        assert told == (prepared.WRITE, 17, result, launch.RESULT.size, 0, 0, 0, address[4 + 2 * number])
+    for execute, path in zip(attempts[::2], paths, strict=True):
         assert execute[0] == prepared.EXECVE
         assert text_at(table, execute[1]) == path.encode()
-        assert execute[7] == address[3 + 2 * number], "its report"
-        assert report == (prepared.WRITE, 17, BASE, launch.RESULT.size, 0, 0, 0, address[4 + 2 * number])
-        words = struct.unpack_from("=3Q", table, execute[2] - BASE)
-        assert [text_at(table, word) for word in words[:2]] == [b"x", b"y z"]
-        assert words[2] == 0
+        words = struct.unpack_from("=4Q", table, execute[2] - BASE)
+        assert [text_at(table, word) for word in words[:3]] == [b"x", b"", b"y z"]
+        assert words[3] == 0
         variables = struct.unpack_from("=2Q", table, execute[3] - BASE)
         assert text_at(table, variables[0]) == b"A=b"
         assert variables[1] == 0
-    assert end[:2] == (prepared.EXIT_GROUP, 126)
 
 
-def test_negative_arguments_are_those_of_the_kernel() -> None:
-    table = launch.write_table([("nice", *prepared.setpriority(-5))], ["/x"], ["x"], {}, 17, BASE)
-    assert entries(table, 1)[0][3] == (1 << 64) - 5
+def test_numbers_stay_what_they_are_wherever_a_table_stands() -> None:
+    limit = prepared.setrlimit(7, (1 << 63) + 5, -1)
+    kind = launch.Kind([("nice", *prepared.setpriority(-5)), ("limit", *limit)], 17)
+    for base in (0, BASE, (1 << 47) - 4096):
+        table = kind.table(["/x"], ["x"], {}, base)
+        nice, limits = entries(kind, table, 2)
+        assert nice[:4] == (*prepared.setpriority(0)[1][:1], 0, 0, (1 << 64) - 5)
+        assert struct.unpack_from("=2Q", table, limits[3] - base) == ((1 << 63) + 5, (1 << 64) - 1)
 
 
 def test_only_system_calls_stand_in_a_table() -> None:
     with pytest.raises(ValueError, match="not a system call"):
-        launch.write_table([("python", print, (1,))], ["/x"], ["x"], {}, 17, BASE)
+        launch.Kind([("python", print, (1,))], 17)
+
+
+STEPS = [("first", *prepared.setsid()), ("second", *prepared.umask(0))]
+KIND = launch.Kind(STEPS, 17)
 
 
 def results(*failed: tuple[int, int]) -> bytes:
-    return b"".join(launch.RESULT.pack(launch.table_of(BASE) + ENTRY * entry, -number) for entry, number in failed)
+    return b"".join(launch.RESULT.pack(BASE + KIND.start + ENTRY * entry, -number) for entry, number in failed)
 
 
 @pytest.mark.parametrize(
@@ -94,5 +112,4 @@ def results(*failed: tuple[int, int]) -> bytes:
     ],
 )
 def test_what_the_results_mean(report: bytes, told: tuple[str, int] | None) -> None:
-    steps = [("first", *prepared.setsid()), ("second", *prepared.umask(0))]
-    assert launch.why_not(report, steps, ["/a", "/b", "/c"], BASE) == told
+    assert KIND.why_not(report, 3, BASE) == told
