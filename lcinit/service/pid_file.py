@@ -22,8 +22,8 @@ _RESOLVE = files.RESOLVE_IN_ROOT | files.RESOLVE_NO_MAGICLINKS
 _OF_INTEREST = 64  # bytes; some write more lines after the first
 
 # Seconds between two looks of whoever waits for it, doubled from the first to the last. Without such looks every
-# directory that leads to the file would have to be watched, and any of them may not be there yet; and they take no
-# longer than the start.
+# directory that leads to the file would have to be watched, any of which may not be there yet; and they take no longer
+# than the start.
 FIRST_LOOK, LAST_LOOK = 0.01, 0.25
 
 
