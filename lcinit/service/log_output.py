@@ -173,7 +173,8 @@ class Output:
             self._rotate(file)
             most = min(most, max_size)
         else:
-            most = min(most, self.source.look().find(b"\n") + 1 or LONGEST)
+            seen = self.source.look()
+            most = min(most, seen.find(b"\n") + 1 or len(seen))  # and not what comes meanwhile
         file.record(time.time_ns())
         moved = self.source.move(file.fd, most)
         file.size += moved
