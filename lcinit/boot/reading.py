@@ -11,6 +11,7 @@ import marshal
 import os
 
 from lcinit.errors import EX_CONFIG, ConfigError, LcinitError
+from lcinit.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from lcinit.config.values import Config
 
 _CHUNK = 1 << 16
+_NOTHING = object()
 
 
 class Reading:
@@ -76,9 +78,12 @@ def _read(path: str | None, writer: int) -> Never:
 
 def to_plain(value: Any) -> Any:
     """A value of a configuration as what marshal knows: a record becomes a pair of its class's name and its fields."""
-    if hasattr(value, "_fields"):
-        # what is not set is the class's: most of a service is
-        return {"": type(value).__name__, **{name: to_plain(each) for name, each in value.__dict__.items()}}
+    if isinstance(value, Record):
+        # what is the class's own default is left out: most of a service is
+        defaults = type(value)
+        given = value.__dict__.items()
+        fields = {name: to_plain(each) for name, each in given if each is not getattr(defaults, name, _NOTHING)}
+        return {"": defaults.__name__, **fields}
     if isinstance(value, tuple):
         return tuple(to_plain(each) for each in value)
     return value

@@ -64,8 +64,8 @@ TABLE = {
     "plan": Completion(
         options=(("--config", "file"), ("--json", ""), ("--override-exec", "")), arguments=("word",), repeats=True
     ),
-    "check": Completion(options=(("--json", ""),), arguments=("file",), repeats=True),
-    "schema": Completion(options=(("--json", ""),)),
+    "check": Completion(options=(_JSON, ("--service", "")), arguments=("file",), repeats=True),
+    "schema": Completion(options=(_JSON, ("--service", ""))),
     "doctor": Completion(options=(("--json", ""), ("--config", "file"))),
     "overlay": Completion(
         options=(("--path", "directory"), ("--cache", "directory")), arguments=("directory",), repeats=True

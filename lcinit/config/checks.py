@@ -137,6 +137,16 @@ def _tolerant(reading: Reading) -> None:
 
 
 _SERVED: Final[dict[str, Any]] = {"services_dir": "/etc/lcinit/services", "runlevel": "3"}
+"""What is said of services in general, and what each key reads into where it asks for nothing."""
+_OF_A_COMMAND: Final[dict[str, Any]] = {
+    "exec.on_exit": "exit",
+    "exec.forward_to": "process",
+    "exec.stop": (),
+    "exec.user": None,
+    "exec.group": None,
+    "exec.groups": (),
+}
+"""What is said of the command that services may have beside them."""
 
 
 def _services(reading: Reading) -> None:
@@ -153,25 +163,10 @@ def _services(reading: Reading) -> None:
         right = "write exec: {mode: tolerant, pid: shared}, or leave it out"
         _refuse(reading, "services", "lcinit supervises services where it is the guest's own init", right)
         return
-    if reading.value("exec.command", None) is None and not _command_alone(reading):
+    if reading.value("exec.command", None) is None:
         for path, nothing in _OF_A_COMMAND.items():
             if _given(reading, path, nothing):
                 _refuse(reading, path, "there is no exec.command beside the services", "write one, or leave it out")
-
-
-_OF_A_COMMAND: Final[dict[str, Any]] = {
-    "exec.on_exit": "exit",
-    "exec.stop": (),
-    "exec.user": None,
-    "exec.group": None,
-    "exec.groups": (),
-}
-
-
-def _command_alone(reading: Reading) -> bool:
-    """Whether exec is nothing but a command."""
-    found = reading.value("exec", None)
-    return found not in (None, INVALID) and found.command_given
 
 
 def _stop(reading: Reading) -> None:

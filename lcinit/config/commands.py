@@ -80,13 +80,14 @@ USER: Final = Forms("a user's name or id", NOTHING, account("a user's name or id
 GROUP: Final = Forms("a group's name or id", NOTHING, account("a group's name or id"))
 ENVIRONMENT: Final = MapOf(VARIABLE, AnyText("text"), "a mapping of variables to text")
 
-_COMMON: Final = (
+COMMON_FIELDS: Final = (
     Field("command", WORDS, "The program and its arguments.", to="argv", required=True),
     Field("environment", ENVIRONMENT, "Variables on top of the phase's."),
     Field("cwd", Forms("an absolute path or null", NOTHING, PATH), "The directory to start in."),
     Field("user", USER, "The user to run as."),
     Field("group", GROUP, "The group to run as."),
 )
+"""What every command has."""
 _ALONE: Final = "write it in a command of a phase, such as exec.before"
 
 EXEC_COMMAND: Final = Forms(
@@ -96,7 +97,7 @@ EXEC_COMMAND: Final = Forms(
     Fields(
         Command,
         "{command, environment, cwd, user, group}",
-        *_COMMON,
+        *COMMON_FIELDS,
         refused=dict.fromkeys(("input", "timeout", "ignore_errors"), f"the guest's init has none; {_ALONE}"),
     ),
 )
@@ -109,7 +110,7 @@ COMMAND: Final = Forms(
     Fields(
         Command,
         "{command, input, environment, cwd, user, group, timeout, ignore_errors}",
-        *_COMMON,
+        *COMMON_FIELDS,
         Field("input", Forms("text or null", NOTHING, AnyText("text")), "What it reads from stdin; else /dev/null."),
         Field("timeout", Forms("a duration or null", NOTHING, DURATION), "How long it may run."),
         Field("ignore_errors", Flag(), "Go on when it fails."),

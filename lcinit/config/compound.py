@@ -1,10 +1,10 @@
-"""Shapes of lists and mappings, and of what this version only knows the form of."""
+"""Shapes of lists and mappings."""
 # ruff: noqa: D102 - read, json and takes mean what Shape says of them
 
 from __future__ import annotations
 
-from lcinit.config.diagnostics import Unfit, closest, quoted
-from lcinit.config.document import LIST, MAP, TEXT, Node
+from lcinit.config.diagnostics import Unfit, quoted
+from lcinit.config.document import LIST, MAP, Node
 from lcinit.config.shapes import INVALID, Reading, Shape
 
 TYPE_CHECKING = False
@@ -52,7 +52,7 @@ class ListOf(Shape):
 class MapOf(Shape):
     """A mapping of names to values, as a tuple in the order of the file: of pairs, or of what `make` makes of each."""
 
-    kinds = (MAP,)
+    kinds: tuple[str, ...] = (MAP,)
 
     def __init__(self, name: Shape, value: Shape, expects: str, make: Callable[[Any, Any], Any] | None = None) -> None:
         self.name = name
@@ -117,6 +117,7 @@ class Fields(Shape):
         self.record = record
         self.expects = expects
         self.fields = {field.key: field for field in fields}
+        self.required = tuple(field.key for field in fields if field.required)
         self.finish = finish
         self.refused = refused or {}
         self.any_of = any_of
@@ -141,8 +142,8 @@ class Fields(Shape):
                 right = False
             else:
                 values[field.to] = value
-        for key, field in self.fields.items():
-            if field.required and node.get(key) is None:
+        for key in self.required:
+            if node.get(key) is None:
                 right = False
                 reading.problem(node, path, f"the key {key} is missing", f"write {self.expects}")
         if (not node.value and not self.empty) or (self.any_of and all(node.get(key) is None for key in self.any_of)):
@@ -159,7 +160,7 @@ class Fields(Shape):
         if name in self.refused:
             reading.problem(node, path, f"{name} is not possible here", self.refused[name])
             return
-        near = closest(name, self.fields)
+        near = reading.near(name, self.fields)
         right = f"did you mean {near}?" if near else f"the keys here are {', '.join(self.fields)}"
         reading.problem(node, path, f"the key {quoted(name)} is unknown", right)
 
@@ -172,36 +173,10 @@ class Fields(Shape):
                 schema["default"] = default
             properties[key] = schema
         schema = {"type": "object", "properties": properties, "additionalProperties": False}
-        required = [key for key, field in self.fields.items() if field.required]
-        if required:
-            schema["required"] = required
+        if self.required:
+            schema["required"] = list(self.required)
         if self.any_of:
             schema["anyOf"] = [{"required": [key]} for key in self.any_of]
         if not self.empty:
             schema["minProperties"] = 1
         return schema
-
-
-class Later(Shape):
-    """What a later version does: read and checked as far as it goes, then refused unless it says `default`."""
-
-    def __init__(self, shape: Shape, default: Any, written: Any, reason: str) -> None:
-        self.shape = shape
-        self.default = default
-        self.written = written
-        self.reason = reason
-        self.kinds = shape.kinds
-        self.expects = shape.expects
-
-    def takes(self, node: Node) -> bool:
-        return self.shape.takes(node)
-
-    def read(self, node: Node, path: str, reading: Reading) -> Any:
-        value = self.shape.read(node, path, reading)
-        if value is INVALID or value == self.default:
-            return value
-        shown = f"{node.raw} is" if node.raw and node.kind != TEXT else f"{quoted(node.value)} is" if node.raw else "is"
-        return reading.problem(node, path, f"{shown} not supported by this version", self.reason)
-
-    def json(self) -> Json:
-        return {"const": self.written}

@@ -53,15 +53,21 @@ class Unfit(Exception):
 
 
 class Problems:
-    """Collects the problems of the file `name`."""
+    """Collects the problems of the file `name`, at most `most` of them."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, most: int = MAX_PROBLEMS) -> None:
         self.name = name
+        self._most = most
         self._found: dict[tuple[int, int, str, str], Problem] = {}
         self._dropped = 0
 
     def __bool__(self) -> bool:
         return bool(self._found)
+
+    @property
+    def full(self) -> bool:
+        """Whether no more are kept: what would be right need not be looked for any more."""
+        return len(self._found) >= self._most
 
     def add(self, line: int, column: int, path: str, what: str, right: str) -> None:
         """Note a problem; the same one at the same place is noted once."""
@@ -69,7 +75,7 @@ class Problems:
         key = (line, column, path, what)
         if key in self._found:
             return
-        if len(self._found) >= MAX_PROBLEMS:
+        if self.full:
             self._dropped += 1
             return
         self._found[key] = Problem(line=line, column=column, path=path, what=what, right=right)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from lcinit.config.commands import COMMAND, COMMANDS, ENVIRONMENT, EXEC_COMMAND, GROUP, USER
 from lcinit.config.compound import Field, Fields, ListOf, MapOf
 from lcinit.config.diagnostics import Unfit
-from lcinit.config.document import MAP
+from lcinit.config.document import MAP, NULL
 from lcinit.config.idmaps import ID_MAP, MOUNT_ID_MAP
 from lcinit.config.managers import MODES
 from lcinit.config.mounts import normalise
@@ -249,10 +249,14 @@ _RUNLEVEL: Final = Forms(
 class _Services(MapOf):
     """Services by name. Their schema takes as long to import as this one, and most configurations have none."""
 
+    kinds: tuple[str, ...] = (MAP, NULL)
+
     def __init__(self) -> None:
-        super().__init__(Anything(), Anything(), "a mapping of services' names to {command, …}, or to null")
+        super().__init__(Anything(), Anything(), "a mapping of services' names to {command, …} or null")
 
     def read(self, node: Node, path: str, reading: Reading) -> Any:
+        if node.kind == NULL:
+            return None
         if node.kind != MAP:
             return self.mismatch(node, path, reading)
         from lcinit.config.service_names import SERVICE_NAME
@@ -270,7 +274,7 @@ class _Services(MapOf):
         from lcinit.config.service_schema import SERVICE
 
         service = {"anyOf": [SERVICE.json(), {"type": "null"}]}
-        return {"type": "object", "propertyNames": SERVICE_NAME.json(), "additionalProperties": service}
+        return {"type": ["object", "null"], "propertyNames": SERVICE_NAME.json(), "additionalProperties": service}
 
 
 def _make_config(values: dict[str, Any], _node: Node, _path: str, _reading: Reading) -> Config:

@@ -9,34 +9,50 @@ from __future__ import annotations
 import os
 import stat
 
-from lcinit.config.diagnostics import Problems
+import lcinit
+from lcinit.config.diagnostics import MAX_PROBLEMS, Problems, quoted
 from lcinit.config.document import NULL, compose
 from lcinit.config.service_checks import merge
 from lcinit.config.service_names import is_name
 from lcinit.config.service_schema import SERVICE
 from lcinit.config.service_values import Broken, Catalogue, GuestFiles, ServicePart
 from lcinit.config.shapes import INVALID, Reading
-from lcinit.errors import LcinitError
+from lcinit.errors import LcinitError, SystemFailure
 from lcinit.linux import files
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from typing import Final
 
     from lcinit.config.service_values import Service
 
 SUFFIX: Final = ".yml"
 LARGEST: Final = 64 * 1024
+"""Bytes of one file."""
+LARGEST_TOGETHER: Final = 4 << 20
+"""Bytes of all files of a guest: parsing them takes seconds by then."""
 MOST_FILES: Final = 4096
+"""Entries of a directory that are looked at."""
+_MOST_PROBLEMS: Final = 20
+_MANY_BROKEN: Final = 50
+"""So many services may have all their problems told; of each further one it is the first."""
+_MOST_SHOWN: Final = 10
 _RESOLVE: Final = files.RESOLVE_IN_ROOT | files.RESOLVE_NO_MAGICLINKS
 _FILE: Final = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
-def parse_service(data: bytes, origin: str, name: str) -> ServicePart:
-    """What one file says. Raises InvalidFile with every problem."""
-    problems = Problems(origin)
+def catalogue_directory() -> str:
+    """Where lcinit's own service files are: in its package, or beside that in a source tree."""
+    package = os.path.dirname(lcinit.__file__)
+    installed = os.path.join(package, "data", "services")
+    return installed if os.path.isdir(installed) else os.path.join(os.path.dirname(package), "services")
+
+
+def parse_service(data: bytes, origin: str, name: str, most_problems: int = MAX_PROBLEMS) -> ServicePart:
+    """What one file says. Raises InvalidFile with every problem, up to so many."""
+    problems = Problems(origin, most_problems)
     node = compose(data, problems)
     part = ServicePart(name=name, origin=origin)
     if node.kind != NULL:
@@ -47,82 +63,138 @@ def parse_service(data: bytes, origin: str, name: str) -> ServicePart:
 
 
 def read_catalogue(directory: str) -> Callable[[str], bytes | None]:
-    """What gives a file of a trusted directory by its service's name, None where there is none."""
+    """Reads a trusted directory: what gives a file's content by its service's name, None where there is none.
+
+    That raises LcinitError for a file that could not be read. Nothing is parsed, so those that nobody asks for are
+    cheap; and all are read at once, since whoever asks may have given up the right to. Raises SystemFailure.
+    """
+    contents: dict[str, bytes | LcinitError] = {}
     try:
-        handle = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        handle = os.open(directory, _DIRECTORY)
     except FileNotFoundError:
         return lambda _name: None
+    except OSError as error:
+        raise SystemFailure.from_os_error(f"read {directory}", error) from error
+    try:
+        for entry in os.listdir(handle):
+            if entry.endswith(SUFFIX):
+                name = entry[: -len(SUFFIX)]
+                try:
+                    contents[name] = _read(handle, entry)
+                except (LcinitError, OSError) as error:
+                    contents[name] = _unreadable(os.path.join(directory, entry), error)
+    finally:
+        os.close(handle)
 
     def read(name: str) -> bytes | None:
-        try:
-            return _read(handle, f"{name}{SUFFIX}")
-        except FileNotFoundError:
-            return None
+        found = contents.get(name)
+        if isinstance(found, LcinitError):
+            raise found
+        return found
 
     return read
 
 
 def read_guest(root_fd: int, directory: str) -> GuestFiles:
-    """The service files of a guest by the handle of its root, and which services it enables."""
+    """The service files of a guest by the handle of its root, and which services it enables. Never waits.
+
+    What stands where no service can is told as broken under the name of its directory.
+    """
+    complaints: list[str] = []
     broken: list[Broken] = []
     contents: list[tuple[str, bytes]] = []
-    for entry in _entries(root_fd, directory, broken):
-        name, suffix = entry[: -len(SUFFIX)], entry[-len(SUFFIX) :]
-        if suffix != SUFFIX or entry.startswith("."):
+    nameless: list[str] = []
+    misnamed: list[str] = []
+    left = LARGEST_TOGETHER
+    for entry in _entries(root_fd, directory, complaints):
+        stem, suffix = os.path.splitext(entry)
+        if suffix != SUFFIX:
+            if suffix.lower() in (".yaml", ".yml"):
+                misnamed.append(entry)
+            continue
+        if not is_name(stem):
+            nameless.append(entry)
             continue
         path = f"{directory}/{entry}"
-        if not is_name(name):
-            broken.append(Broken(name=name, text=f"{path}: no service can have this name; rename the file"))
-            continue
         try:
-            contents.append((name, _read(root_fd, path)))
-        except LcinitError as error:
-            broken.append(Broken(name=name, text=str(error)))
-        except OSError as error:
-            broken.append(Broken(name=name, text=f"cannot read {path}: {error.strerror}; mend it or remove it"))
-    enabled = [name for name in _entries(root_fd, f"{os.path.dirname(directory)}/enabled", broken) if name[0] != "."]
+            data = _read(root_fd, path, min(left, LARGEST))
+        except (LcinitError, OSError) as error:
+            broken.append(Broken(name=stem, text=str(_unreadable(path, error))))
+            continue
+        left -= len(data)
+        contents.append((stem, data))
+    complaints += _complaint(directory, nameless, "no service can have these names", "rename the files")
+    complaints += _complaint(directory, misnamed, "these are not read", f"have their names end in {SUFFIX}")
+    if complaints:
+        broken.append(Broken(name=directory, text="\n".join(complaints)))
+    links = f"{os.path.dirname(directory)}/enabled"
+    complaints = []
+    entries = _entries(root_fd, links, complaints)
+    enabled = [name for name in entries if is_name(name)]
+    odd = [name for name in entries if not is_name(name)]
+    complaints += _complaint(links, odd, "no service can have these names", "remove the links")
+    if complaints:
+        broken.append(Broken(name=links, text="\n".join(complaints)))
     return GuestFiles(directory=directory, contents=tuple(contents), enabled=tuple(enabled), broken=tuple(broken))
 
 
-def _entries(root_fd: int, directory: str, broken: list[Broken]) -> list[str]:
+def _complaint(directory: str, names: list[str], what: str, right: str) -> Iterable[str]:
+    """One line for all of these names, which the guest chose."""
+    if names:
+        shown = ", ".join(quoted(name) for name in names[:_MOST_SHOWN])
+        more = f" and {len(names) - _MOST_SHOWN} more" if len(names) > _MOST_SHOWN else ""
+        yield f"{directory}: {what}: {shown}{more}; {right}"
+
+
+def _entries(root_fd: int, directory: str, complaints: list[str]) -> list[str]:
+    """The names in a directory, but for hidden ones; nothing where there is none."""
+    found: list[str] = []
     try:
         handle = files.openat2(root_fd, directory, _DIRECTORY, 0, _RESOLVE)
     except FileNotFoundError:
         return []
     except OSError as error:
-        broken.append(Broken(name=directory, text=f"cannot read {directory}: {error.strerror}; make it a directory"))
+        complaints.append(f"cannot read {directory}: {error.strerror}; make it a directory")
         return []
     try:
-        found: list[str] = []
         with os.scandir(handle) as entries:
-            for entry in entries:
-                if len(found) == MOST_FILES:
-                    text = f"{directory}: holds more than {MOST_FILES} entries, some are not read; remove some"
-                    broken.append(Broken(name=directory, text=text))
+            for number, entry in enumerate(entries):
+                if number == MOST_FILES:
+                    complaints.append(f"{directory}: holds more than {MOST_FILES} entries; remove what is no service's")
                     break
-                found.append(entry.name)
-        return sorted(found)
+                if entry.name[0] != ".":
+                    found.append(entry.name)
+    except OSError as error:
+        complaints.append(f"cannot read {directory}: {error.strerror}; what was not seen is missing")
     finally:
         os.close(handle)
+    return sorted(found)
 
 
-def _read(directory: int, path: str) -> bytes:
-    """A regular file, at most LARGEST bytes. Raises OSError, LcinitError. Never waits."""
+def _read(directory: int, path: str, most: int = LARGEST) -> bytes:
+    """A regular file, at most `most` bytes. Raises OSError, LcinitError. Never waits."""
     fd = files.openat2(directory, path, _FILE, 0, _RESOLVE)
     try:
-        status = os.fstat(fd)
-        if not stat.S_ISREG(status.st_mode):
-            raise LcinitError(f"cannot read {path}: it is no regular file", hint="write a file there, or remove it")
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise LcinitError("it is no regular file", hint="write a file there, or remove it")
         chunks = []
         size = 0
-        while size <= LARGEST and (chunk := os.read(fd, LARGEST + 1 - size)):
+        while size <= most and (chunk := os.read(fd, most + 1 - size)):
             chunks.append(chunk)
             size += len(chunk)
     finally:
         os.close(fd)
-    if size > LARGEST:
-        raise LcinitError(f"cannot read {path}: it is longer than {LARGEST} bytes", hint="write a shorter file")
+    if size > most:
+        if most < LARGEST:
+            raise LcinitError(f"all files hold more than {LARGEST_TOGETHER} bytes", hint="write shorter ones")
+        raise LcinitError(f"it is longer than {LARGEST} bytes", hint="write a shorter file")
     return b"".join(chunks)
+
+
+def _unreadable(path: str, error: LcinitError | OSError) -> LcinitError:
+    if isinstance(error, LcinitError):
+        return LcinitError(f"cannot read {path}: {error.message}", hint=error.hint)
+    return LcinitError(f"cannot read {path}: {error.strerror}", hint="mend it or remove it")
 
 
 def combine(
@@ -137,18 +209,17 @@ def combine(
     own = {part.name: part for part in inline}
     theirs = dict(guest.contents)
     broken = {each.name: each for each in guest.broken}
-    pending = sorted({*own, *theirs, *(name for name in guest.enabled if is_name(name))}, reverse=True)
-    seen: set[str] = set()
+    pending = sorted({*own, *theirs, *guest.enabled}, reverse=True)
+    seen: set[str] = set(broken)
     services: list[Service] = []
     while pending:
         name = pending.pop()
         if name in seen:
             continue
         seen.add(name)
-        if name in broken:
-            continue
+        most = _MOST_PROBLEMS if len(broken) < _MANY_BROKEN else 1
         try:
-            parts = _parts(name, read_catalogue_file, catalogue_origin, theirs, guest.directory)
+            parts = _parts(name, read_catalogue_file, catalogue_origin, theirs, guest.directory, most)
         except LcinitError as error:
             broken[name] = Broken(name=name, text=str(error))
             continue
@@ -158,17 +229,17 @@ def combine(
             continue  # nobody knows it: whoever requires it is told
         service, mistakes = merge(name, parts)
         if mistakes:
-            broken[name] = Broken(name=name, text="\n".join(each.text() for each in mistakes))
+            broken[name] = Broken(name=name, text="\n".join(each.text() for each in mistakes[:most]))
             continue
         services.append(service)
         pending += (each for each in (*service.requires, *service.wants) if each not in seen)
+    services.sort(key=lambda service: service.name)
     known = {service.name for service in services}
     enabled = {*own, *guest.enabled} & known
     for name in guest.enabled:
         if name not in known and name not in broken:
             text = f"{os.path.dirname(guest.directory)}/enabled/{name}: there is no such service; remove the link"
             broken[name] = Broken(name=name, text=text)
-    services.sort(key=lambda service: service.name)
     return Catalogue(services=tuple(services), enabled=tuple(sorted(enabled)), broken=tuple(broken.values()))
 
 
@@ -178,12 +249,13 @@ def _parts(
     catalogue_origin: str,
     theirs: dict[str, bytes],
     directory: str,
+    most_problems: int,
 ) -> list[ServicePart]:
-    """What the catalogue and the guest say of a service. Raises InvalidFile."""
+    """What the catalogue and the guest say of a service. Raises LcinitError."""
     parts = []
     shipped = read_catalogue_file(name)
     if shipped is not None:
         parts.append(parse_service(shipped, f"{catalogue_origin}/{name}{SUFFIX}", name))
     if name in theirs:
-        parts.append(parse_service(theirs[name], f"{directory}/{name}{SUFFIX}", name))
+        parts.append(parse_service(theirs[name], f"{directory}/{name}{SUFFIX}", name, most_problems))
     return parts

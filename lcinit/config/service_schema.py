@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from lcinit.config.commands import COMMAND, COMMANDS, ENVIRONMENT, GROUP, USER
+from lcinit.config.commands import COMMANDS, COMMON_FIELDS, ENVIRONMENT, EXEC_COMMAND, GROUP, USER
 from lcinit.config.compound import Field, Fields, ListOf, MapOf
-from lcinit.config.document import FLAG, NULL, NUMBER, TEXT
+from lcinit.config.document import NULL
 from lcinit.config.names import CAPABILITY, DURATION, LIMIT, NOTHING, PATH, RLIMITS, SIGNAL, account, make_limit
+from lcinit.config.service_checks import within
 from lcinit.config.service_names import (
     CPU,
+    DESCRIPTION,
     DEVICE_PATH,
     ENVIRONMENT_FILE,
     HTTP,
@@ -15,44 +17,58 @@ from lcinit.config.service_names import (
     SIZE,
     TCP,
     UMASK,
+    Pause,
+    Restart,
+    Runlevel,
 )
 from lcinit.config.service_values import CgroupLimits, Health, Service, ServiceLog, ServicePart
-from lcinit.config.shapes import INVALID, AnyText, Choice, Flag, Forms, Number, Then
+from lcinit.config.shapes import INVALID, Choice, Flag, Forms, Number, Then
+from lcinit.config.values import Command
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Final
 
     from lcinit.config.document import Node
-    from lcinit.config.shapes import Reading
+    from lcinit.config.shapes import Json, Reading
 
 _WORDS: Final = Forms(
     "a command: text, or a list of words",
-    *(Then(form, lambda command: command.argv) for form in COMMAND.forms[:2]),
+    *(Then(form, lambda command: command.argv) for form in EXEC_COMMAND.forms[:2]),
+)
+_CHECK: Final = Forms(
+    EXEC_COMMAND.expects,
+    *EXEC_COMMAND.forms[:2],
+    Fields(
+        Command,
+        "{command, environment, cwd, user, group}",
+        *COMMON_FIELDS,
+        refused={
+            "input": "a check reads nothing; leave it out",
+            "timeout": "write it beside exec",
+            "ignore_errors": "its failure is what the check is for; leave it out",
+        },
+    ),
 )
 _NAMES: Final = ListOf(SERVICE_NAME, "a list of services' names", single=True)
 _TIME: Final = Forms("a duration, or null for no limit", NOTHING, DURATION)
-
-
-class _Zero(Number):
-    """A pause of 0, which durations do not take."""
-
-    def takes(self, node: Node) -> bool:
-        return node.kind == NUMBER and node.value == 0
-
-
-_PAUSE: Final = Forms("a duration, or 0", Then(_Zero(0, 0, "0"), float), DURATION)
-_RUNLEVEL: Final = Forms(
-    "a runlevel: 1 to 5, or S",
-    Then(Number(1, 5, "a runlevel: 1 to 5, or S"), str),
-    Choice({"S": "S", "s": "S"}),
-)
+_PAUSE: Final = Forms("a duration, or 0", Then(Pause(), float), DURATION)
 _STATUSES: Final = ListOf(
     Forms("an exit code or a signal's name", Number(0, 255, "an exit code from 0 to 255"), SIGNAL),
     "a list of exit codes and signals' names",
     single=True,
 )
 _COUNT: Final = Forms("a count, or null for no limit", NOTHING, Number(1, 2**31 - 1, "a count above 0"))
+
+
+def _make_cgroup(values: dict[str, Any], node: Node, path: str, reading: Reading) -> Any:
+    high, most = values.get("memory_high"), values.get("memory_max")
+    if high is not None and most is not None and high > most:
+        what = "is above memory_max, and has no effect"
+        return reading.problem(
+            node.get("memory_high") or node, f"{path}.memory_high", what, "write less, or leave it out"
+        )
+    return CgroupLimits(**values)
 
 
 _CGROUP: Final = Fields(
@@ -67,6 +83,7 @@ _CGROUP: Final = Fields(
         "Its share beside others; 100 is the default.",
     ),
     Field("pids_max", _COUNT, "How many processes and threads it may have."),
+    finish=_make_cgroup,
 )
 _HEALTH_CHECKS: Final = ("exec", "tcp", "http")
 
@@ -79,13 +96,20 @@ def _make_health(values: dict[str, Any], node: Node, path: str, reading: Reading
     return Health(**values)
 
 
+class _Health(Fields):
+    """Exactly one check."""
+
+    def json(self) -> Json:
+        return {**super().json(), "oneOf": [{"required": [key]} for key in _HEALTH_CHECKS]}
+
+
 _HEALTH: Final = Forms(
     "{exec | tcp | http, start_period, interval, timeout, failures, action}, or null",
     NOTHING,
-    Fields(
+    _Health(
         Health,
         "{exec | tcp | http, start_period, interval, timeout, failures, action}",
-        Field("exec", COMMAND, "A command that ends with 0 when all is well."),
+        Field("exec", _CHECK, "A command that ends with 0 when all is well."),
         Field("tcp", TCP, "ADDRESS:PORT that takes a connection."),
         Field("http", HTTP, "A URL that is answered with a status from 200 to 399."),
         Field("start_period", _PAUSE, "Failures that early do not count."),
@@ -97,6 +121,31 @@ _HEALTH: Final = Forms(
     ),
 )
 _LOG_TO: Final = Choice(("console", "file", "both", "none"))
+_OF_LOGS: Final = {
+    "format": ("console", "both"),
+    **dict.fromkeys(("max_size", "max_age", "max_files"), ("file", "both")),
+    **dict.fromkeys(("rate_limit_burst", "rate_limit_interval"), ("console", "file", "both")),
+}
+"""Where each key of a log means something."""
+
+
+def _make_log(values: dict[str, Any], node: Node, path: str, reading: Reading) -> Any:
+    log = ServiceLog(**values)
+    right = True
+    for key, places in _OF_LOGS.items():
+        if values.get(key) is None:
+            continue
+        what = ""
+        if log.to not in places:
+            what, write = f"has no effect with to: {log.to}", f"write to: {places[0]}"
+        elif key == "rate_limit_interval" and log.rate_limit_burst is None:
+            what, write = "has no effect without rate_limit_burst", "write that, too"
+        if what:
+            right = False
+            reading.problem(node.get(key) or node, f"{path}.{key}", what, f"{write}, or leave it out")
+    return log if right else INVALID
+
+
 _LOG: Final = Forms(
     "console, file, both, none, or {to, format, …}",
     Then(_LOG_TO, lambda to: ServiceLog(to=to)),
@@ -110,38 +159,26 @@ _LOG: Final = Forms(
         Field("max_files", Number(0, 1000, "a count from 0 to 1000"), "How many older files are kept."),
         Field("rate_limit_burst", _COUNT, "Lines within rate_limit_interval; what is more is dropped and counted."),
         Field("rate_limit_interval", DURATION, "See rate_limit_burst."),
+        finish=_make_log,
     ),
 )
 
 
-class _Restart(Choice):
-    """YAML reads a bare `no` as a boolean."""
-
-    def __init__(self, words: tuple[str, ...]) -> None:
-        super().__init__(words)
-        self.kinds = (TEXT, FLAG)
-
-    def takes(self, node: Node) -> bool:
-        return (node.kind == FLAG and node.value is False) or super().takes(node)
-
-    def read(self, node: Node, path: str, reading: Reading) -> Any:
-        if node.kind == FLAG and node.value is False:
-            return "no"
-        return super().read(node, path, reading)
-
-    def json(self) -> dict[str, Any]:
-        return {"enum": [*self.words, False]}
-
-
-def _make_part(values: dict[str, Any], _node: Node, path: str, reading: Reading) -> ServicePart:
-    name = path.rpartition(".")[2] if path else ""
-    return ServicePart(name=name, origin=reading.problems.name, given=tuple(values.items()))
+def _make_part(values: dict[str, Any], node: Node, path: str, reading: Reading) -> ServicePart:
+    return ServicePart(
+        name=path.rpartition(".")[2],
+        origin=reading.problems.name,
+        given=tuple(values.items()),
+        places=tuple([(value.line, value.column) for _, value in node.value]),
+        place=(node.line, node.column),
+        path=path,
+    )
 
 
 SERVICE: Final = Fields(
     ServicePart,
     "the keys of a service",
-    Field("description", AnyText("text"), "One line for people."),
+    Field("description", DESCRIPTION, "One line for people."),
     Field("command", _WORDS, "The program and its arguments."),
     Field("type", Choice(("simple", "notify", "notify-fd", "forking", "oneshot")), "How it says that it is ready."),
     Field("notify_fd", Number(3, 255, "a descriptor from 3 to 255"), "notify-fd: the descriptor that it writes to."),
@@ -152,7 +189,11 @@ SERVICE: Final = Fields(
     Field("wants", _NAMES, "Pulled in and started before; it comes up without them, too."),
     Field("start_after", _NAMES, "Started before, where they start at all."),
     Field("start_before", _NAMES, "Started after."),
-    Field("runlevels", ListOf(_RUNLEVEL, "a list of runlevels", single=True), "Where it runs, once it is enabled."),
+    Field(
+        "runlevels",
+        ListOf(Runlevel(), "a list of runlevels: 1 to 5, or S", single=True, least=1),
+        "Where it runs, once it is enabled.",
+    ),
     Field("start_pre", COMMANDS, "Before its command."),
     Field("start_post", COMMANDS, "Once it is ready, before others see that it is up."),
     Field("stop", COMMANDS, "Before its stop signal."),
@@ -169,7 +210,7 @@ SERVICE: Final = Fields(
     ),
     Field(
         "restart",
-        _Restart(("no", "on-failure", "always", "on-watchdog")),
+        Restart(("no", "on-failure", "always", "on-watchdog")),
         "Whether it comes again when it ends by itself.",
     ),
     Field("restart_delay", _PAUSE, "Before the second restart in a row; then doubled. The first is immediate."),
@@ -230,11 +271,20 @@ SERVICE: Final = Fields(
 
 
 def read_inline(name: str, node: Node, path: str, reading: Reading) -> Any:
-    """A service of the `services` mapping: its part, also of null; INVALID with the problems noted."""
+    """A service of the `services` mapping: its part, also of null; INVALID with the problems noted.
+
+    What contradicts itself within the part is a problem of the file that it stands in; nothing goes over it.
+    """
     if node.kind == NULL:
-        return ServicePart(name=name, origin=reading.problems.name)
+        return ServicePart(name=name, origin=reading.problems.name, place=(node.line, node.column), path=path)
     part = SERVICE.read(node, path, reading)
-    return INVALID if part is INVALID else part.replace(name=name)
+    if part is INVALID:
+        return INVALID
+    part = part.replace(name=name)
+    mistakes = within(part)
+    for problem in mistakes:
+        reading.problems.add(problem.line, problem.column, problem.path, problem.what, problem.right)
+    return INVALID if mistakes else part
 
 
 def service_json_schema() -> dict[str, Any]:
@@ -242,8 +292,8 @@ def service_json_schema() -> dict[str, Any]:
     schema = SERVICE.json()
     for key, value in schema["properties"].items():
         default = getattr(Service, key, None)
-        if isinstance(default, str | int | float) and key not in ("umask", "cpu_max"):
-            value["default"] = default
+        if isinstance(default, str | int | float):
+            value["default"] = f"{default:03o}" if key == "umask" else default
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "lcinit service, NAME.yml",

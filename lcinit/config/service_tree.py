@@ -1,43 +1,74 @@
-"""Checking service files where they lie."""
+"""Checking service files where they lie: each over the catalogue's of its name, as the guest's files are read."""
 
 from __future__ import annotations
 
 import os
 
+from lcinit.config.diagnostics import InvalidFile, Problem, Problems, quoted
 from lcinit.config.document import MAP, compose
-from lcinit.config.load import read_file
+from lcinit.config.schema import CONFIG
 from lcinit.config.service_checks import merge
-from lcinit.config.service_files import SUFFIX, parse_service
-from lcinit.config.service_names import is_name
+from lcinit.config.service_files import SUFFIX, catalogue_directory, parse_service, read_catalogue
+from lcinit.config.service_names import NAME, is_name
 from lcinit.config.service_schema import SERVICE
 from lcinit.errors import ConfigError
+from lcinit.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from lcinit.config.service_values import Service
+    from collections.abc import Callable
+
+    from lcinit.config.service_values import Service, ServicePart
 
 
-def is_service(data: bytes, configuration_keys: frozenset[str]) -> bool:
-    """Whether a document is a service file: keys of a service, and none that a configuration has."""
-    from lcinit.config.diagnostics import Problems
+class Checked(Record):
+    """A service file that is right by itself: what it says, and the service that it makes over the catalogue's."""
 
+    path: str
+    part: ServicePart
+    service: Service
+
+    def invalid(self, key: str, what: str, right: str) -> InvalidFile:
+        """The error that a key of it is."""
+        at = next((at for at, (given, _) in enumerate(self.part.given) if given == key), -1)
+        line, column = self.part.places[at] if at >= 0 else self.part.place
+        return InvalidFile(self.path, (Problem(line=line, column=column, path=key, what=what, right=right),))
+
+
+def is_service(path: str, data: bytes) -> bool:
+    """Whether a document is a service file: more of its keys are a service's alone than a configuration's alone. Where
+    that does not tell, by the name of its directory.
+    """
     try:
-        node = compose(data, Problems(""))
+        node = compose(data, Problems(path))
     except ConfigError:
-        return False
-    names = {name.value for name, _ in node.value} if node.kind == MAP else set()
-    return bool(names & SERVICE.fields.keys()) and not names & configuration_keys
+        names = set()
+    else:
+        names = {name.value for name, _ in node.value} if node.kind == MAP else set()
+    ours = len(names & (SERVICE.fields.keys() - CONFIG.fields.keys()))
+    others = len(names & (CONFIG.fields.keys() - SERVICE.fields.keys()))
+    return ours > others or (ours == others and os.path.basename(os.path.dirname(os.path.abspath(path))) == "services")
 
 
-def check_service(path: str) -> Service:
-    """The service that a file is by itself. Raises ConfigError with every problem."""
+def shipped() -> Callable[[str], bytes | None]:
+    """The catalogue."""
+    return read_catalogue(catalogue_directory())
+
+
+def check_service(path: str, data: bytes, catalogue: Callable[[str], bytes | None]) -> Checked:
+    """The service that a file with this content makes. Raises ConfigError with every problem."""
     name = os.path.basename(path).removesuffix(SUFFIX)
     if not is_name(name):
-        raise ConfigError(f"{path}: no service can have this name", hint="letters, digits, _ . @ -, at most 64")
-    service, mistakes = merge(name, [parse_service(read_file(path), path, name)])
+        raise ConfigError(f"{path}: no service can be called {quoted(name)}", hint=f"rename it to what fits {NAME}")
+    part = parse_service(data, path, name)
+    parts = [part]
+    below = catalogue(name)
+    if below is not None:
+        parts.insert(0, parse_service(below, os.path.join(catalogue_directory(), f"{name}{SUFFIX}"), name))
+    service, mistakes = merge(name, parts)
     if mistakes:
-        raise ConfigError("\n".join(each.text() for each in mistakes))
-    return service
+        raise InvalidFile(mistakes[0].origin, tuple(each.problem for each in mistakes))
+    return Checked(path=path, part=part, service=service)
 
 
 def files_of(directory: str) -> list[str]:

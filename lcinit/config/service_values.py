@@ -125,12 +125,17 @@ class Service(Record):
 class ServicePart(Record):
     """What one file, or the inline mapping, says of a service: only the fields that it names, and where they stand.
 
-    `given` are pairs of a field of Service and its value; later parts go over earlier ones, field by field.
+    `given` are pairs of a field of Service and its value; later parts go over earlier ones, field by field. `places`
+    are line and column of each of them in the file `origin`, `place` those of the whole; `path` is where the whole
+    stands in that file (`services.NAME`, or nothing for a file of its own).
     """
 
     name: str
     origin: str
     given: tuple[tuple[str, Any], ...] = ()
+    places: tuple[tuple[int, int], ...] = ()
+    place: tuple[int, int] = (1, 1)
+    path: str = ""
 
 
 class Broken(Record):

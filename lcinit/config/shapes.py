@@ -47,6 +47,10 @@ class Reading:
             self.problems.add(node.line, node.column, path or ROOT_PATH, what, right)
         return INVALID
 
+    def near(self, word: str, known: Iterable[str]) -> str:
+        """The known word that `word` stands for; empty when none is near, or when nobody would read it any more."""
+        return "" if self.problems.full else closest(word, known)
+
     def value(self, path: str, default: Any) -> Any:
         """What the key at `path` gave: INVALID when it was wrong, `default` when it is absent."""
         found = self.found.get(path)
@@ -180,6 +184,8 @@ class Text(Shape):
                 return reading.problem(node, path, f"{quoted(value)} does not fit", f"write {self.expects}")
         if self.convert is None:
             return value
+        if reading.problems.full:
+            return INVALID  # what else is wrong would not be told, and a conversion can take its time
         try:
             return self.convert(value)
         except Unfit as unfit:
@@ -223,7 +229,7 @@ class Choice(Shape):
         if node.kind != TEXT:
             return reading.problem(node, path, describe(node), f"write {self.expects}")
         if node.value not in self.words:
-            near = closest(node.value, self.words)
+            near = reading.near(node.value, self.words)
             right = f"did you mean {near}? write {self.expects}" if near else f"write {self.expects}"
             return reading.problem(node, path, f"{quoted(node.value)} is not known", right)
         return self.words[node.value]
@@ -250,7 +256,7 @@ class Forms(Shape):
                 return form.read(node, path, reading)
         if node.kind == TEXT:
             for form in self.forms:
-                if isinstance(form, Choice) and (near := closest(node.value, form.words)):
+                if isinstance(form, Choice) and (near := reading.near(node.value, form.words)):
                     right = f"did you mean {near}? write {self.expects}"
                     return reading.problem(node, path, f"{quoted(node.value)} is not known", right)
         return self.mismatch(node, path, reading)

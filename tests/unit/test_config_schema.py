@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lcinit.cli import schema as command
-from lcinit.config.compound import Fields, Later, ListOf
+from lcinit.config.compound import Fields, ListOf
 from lcinit.config.diagnostics import Problems
 from lcinit.config.document import compose
 from lcinit.config.load import parse
@@ -106,7 +106,7 @@ def shapes(shape: Shape, path: str) -> dict[str, Fields]:
         return found
     if isinstance(shape, Forms):
         return {at: inner for form in shape.forms for at, inner in shapes(form, path).items()}
-    if isinstance(shape, (Then, Later)):
+    if isinstance(shape, Then):
         return shapes(shape.shape, path)
     return shapes(shape.entry, path) if isinstance(shape, ListOf) else {}
 
