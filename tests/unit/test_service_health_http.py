@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lcinit.config.service_names import parse_http
 from lcinit.service.health_http import LARGEST_HEAD, ResponseHead, Target, parse_url, request
 
 
@@ -36,6 +37,20 @@ def test_a_url_leads_somewhere(url: str, expected: tuple[str, int, str, str]) ->
 def test_what_is_no_url_is_said(url: str) -> None:
     with pytest.raises(ValueError, match=r"^(it|an) "):
         parse_url(url)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://127.0.0.1",
+        "http://localhost:81?x=/y",
+        "http://[::ffff:1.2.3.4]/",
+        "http://[::1]:65535/a%20b?c",
+        "http://1.1.1.1//",
+    ],
+)
+def test_what_a_configuration_may_hold_leads_somewhere(url: str) -> None:
+    assert parse_url(parse_http(url)).address
 
 
 def test_the_request_is_whole() -> None:
