@@ -11,7 +11,7 @@ from lcinit.errors import EX_CANNOT_RUN, EX_NOT_FOUND, EX_SOFTWARE, CommandFaile
 from lcinit.linux import prepared
 from lcinit.linux.process import set_controlling_tty
 from lcinit.linux.signals import reset_signals
-from lcinit.supervisor import accounts, environments, isolation, oom_score
+from lcinit.supervisor import accounts, isolation
 from lcinit.supervisor.program import Account as Account
 from lcinit.supervisor.program import Identity as Identity
 from lcinit.supervisor.program import Program as Program
@@ -66,14 +66,24 @@ def fork(program: Program, report: int) -> int:
         except OSError:
             pass  # the child fails in the same way, and reports it
     child = Child(program, report, within_cgroup=False, default_signals=False)
-    score = oom_score.Loan(program.oom_score_adj)
     try:
-        pid = os.fork()
-        if pid == 0:
-            child.run(image, score.failure)
+        if program.oom_score_adj is None:
+            return _fork(child, image)
+        from lcinit.supervisor import oom_score  # a boot without services has no use for it
+
+        score = oom_score.Loan(program.oom_score_adj)
+        try:
+            return _fork(child, image, score.failure)
+        finally:
+            score.end()
     finally:
-        score.end()
         child.forget()
+
+
+def _fork(child: Child, image: prepared.Image | None, failed: OSError | None = None) -> int:
+    pid = os.fork()
+    if pid == 0:
+        child.run(image, failed)
     return pid
 
 
@@ -253,6 +263,8 @@ class Child:
             os._exit(EX_CANNOT_RUN)
 
     def _read_environment(self, path: str) -> None:
+        from lcinit.supervisor import environments  # imported by the spawner, before it is in the guest
+
         self._environment.update(environments.read(path))
 
     def _become_account(self, keep: bool) -> None:

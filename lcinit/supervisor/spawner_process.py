@@ -16,6 +16,7 @@ import sys
 from lcinit import log
 from lcinit.errors import EX_OSERR, EX_SOFTWARE, LcinitError, SystemFailure
 from lcinit.linux import clone, launch, prepared, process, signals
+from lcinit.supervisor import environments as environments  # what is used later must be imported before
 from lcinit.supervisor import oom_score, spawn
 from lcinit.supervisor.place import enter, harden
 from lcinit.supervisor.spawner_messages import ROOM, Message, program_of, receive
