@@ -12,10 +12,10 @@ class Aggregate:
     numbers change; STOPPING=1 once.
     """
 
-    def __init__(self, tell: Callable[[str], object], *, ready: bool = False) -> None:
-        """`tell` is ManagerSocket.tell; `ready`: it was told before."""
+    def __init__(self, tell: Callable[[str], object]) -> None:
+        """`tell` is ManagerSocket.tell."""
         self._tell = tell
-        self._ready = ready
+        self._ready = False
         self._stopping = False
         self._status = ""
 

@@ -51,11 +51,6 @@ class HealthChecker:
         self._state = HealthState()
         self._task: Task[None] | None = None
 
-    @property
-    def state(self) -> HealthState:
-        """What is known since the last start."""
-        return self._state
-
     def start(self) -> None:
         """The service is up: the start period begins. Needs the running loop."""
         self.stop()

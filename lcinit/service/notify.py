@@ -41,9 +41,8 @@ class NotifySocket:
     namespace, who have no number here, are not heard.
     """
 
-    def __init__(self, take: Callable[[int, int, Notification], object], *, path: str = PATH, root: int = -1) -> None:
-        """Make it, in place of one that nobody serves any more. `root` is a handle of the root that `path` is in, this
-        process' own by default; no link on the way is followed.
+    def __init__(self, take: Callable[[int, int, Notification], object], *, path: str = PATH) -> None:
+        """Make it, in place of one that nobody serves any more. No link on the way is followed.
 
         Raises SystemFailure: the kernel's refusal, or what stands in the way, which is left alone.
         """
@@ -54,7 +53,7 @@ class NotifySocket:
         self._directory = -1
         self._made = (0, 0)  # device and inode
         try:
-            self._directory = _own_directory(os.path.dirname(path), root)
+            self._directory = _own_directory(os.path.dirname(path))
             self._datagrams = Datagrams(self._bound(), self._received, self._cut)
         except OSError as error:
             raise SystemFailure.from_os_error(f"make the notification socket {path}", error) from error
@@ -128,14 +127,13 @@ def _identity(status: os.stat_result) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
-def _own_directory(path: str, root: int) -> int:
+def _own_directory(path: str) -> int:
     """A handle of the socket's directory, made where it is missing. Raises OSError, SystemFailure."""
-    start = os.open("/", _HANDLE) if root < 0 else root
+    root = os.open("/", _HANDLE)
     try:
-        parent = files.open_in_root(start, os.path.dirname(path), os.O_PATH | os.O_DIRECTORY)
+        parent = files.open_in_root(root, os.path.dirname(path), os.O_PATH | os.O_DIRECTORY)
     finally:
-        if root < 0:
-            os.close(start)
+        os.close(root)
     name = os.path.basename(path)
     try:
         try:

@@ -53,12 +53,6 @@ def test_the_end_is_told_once_and_is_not_followed_by_readiness() -> None:
     assert told == ["STATUS=0 of 1 service are up", "STOPPING=1", "STATUS=0 of 1 service are up, 2 have failed"]
 
 
-def test_a_readiness_that_was_told_before_is_not_told_again() -> None:
-    told: list[str] = []
-    Aggregate(told.append, ready=True).update(1, 0, 1)
-    assert told == ["STATUS=1 of 1 service is up"]
-
-
 @pytest.fixture
 def manager(tmp_path: Path) -> Iterator[socket.socket]:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
