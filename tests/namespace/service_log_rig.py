@@ -26,7 +26,8 @@ class LogRig:
         self.console, self.writer = os.pipe()
         os.set_blocking(self.console, False)
         self.before = before  # runs in the logger process
-        self.said = b""
+        self.said = bytearray()
+        self.lines = 0
         self.logger = Logger(self._start)
         self.pid = 0
 
@@ -76,13 +77,19 @@ class LogRig:
         """Wait for the process' end: its wait status."""
         return os.waitpid(self.pid, 0)[1]
 
-    def shown(self) -> str:
-        """All that was on the console by now."""
+    def read(self) -> int:
+        """Read what is on the console: how many lines there were by now, in all."""
         try:
             while data := os.read(self.console, 1 << 20):
                 self.said += data
+                self.lines += data.count(b"\n")
         except BlockingIOError:
             pass
+        return self.lines
+
+    def shown(self) -> str:
+        """All that was on the console by now."""
+        self.read()
         return self.said.decode()
 
     async def expect(self, text: str) -> None:
