@@ -26,6 +26,7 @@ class ListOf(Shape):
         self.least = least
         alone = tuple(kind for kind in entry.kinds if kind != LIST) if single else ()
         self.kinds = (LIST, *alone)
+        self.free_text = single and entry.free_text
 
     def read(self, node: Node, path: str, reading: Reading) -> Any:
         if node.kind != LIST:

@@ -144,14 +144,13 @@ def _restarts(its: _Merging) -> None:
             its.no_effect(key, "restart", "with restart: no", f"write restart: on-failure, {_OUT}")
     if its["restart"] == "on-watchdog" and its["watchdog"] is None and not cures:
         right = "write watchdog, or restart: on-failure"
-        its.wrong(("restart", "watchdog", "health", "type"), "restart: on-watchdog, and there is no watchdog", right)
+        its.wrong(("restart", "watchdog", "health", "type"), "it restarts on-watchdog, and there is no watchdog", right)
     if its["restart_delay"] == 0:
         for key in ("restart_max_delay", "restart_jitter"):
             its.no_effect(key, "restart_delay", "with restart_delay: 0", "leave it out")
     elif its["restart_max_delay"] < its["restart_delay"]:
-        longer = (
-            f"restart_delay, {its['restart_delay']:g} s, is more than restart_max_delay, {its['restart_max_delay']:g} s"
-        )
+        least, most = its["restart_delay"], its["restart_max_delay"]
+        longer = f"{least:g} s of restart_delay are more than {most:g} s of restart_max_delay"
         its.wrong(("restart_delay", "restart_max_delay"), longer, "write restart_max_delay at least as long")
     if its["start_limit_burst"] is None:
         right = f"write start_limit_burst, {_OUT}"

@@ -131,6 +131,9 @@ class Quoted(Text):
         super().__init__(expects, pattern, convert)
         self.form = form
 
+    def takes(self, node: Node) -> bool:
+        return node.kind in (TEXT, NUMBER)
+
     def mismatch(self, node: Node, path: str, reading: Reading) -> Any:
         if node.kind != NUMBER:
             return super().mismatch(node, path, reading)

@@ -120,7 +120,7 @@ _HEALTH: Final = Forms(
         finish=_make_health,
     ),
 )
-_LOG_TO: Final = Choice(("console", "file", "both", "none"))
+_LOG_TO: Final = ("console", "file", "both", "none")
 _OF_LOGS: Final = {
     "format": ("console", "both"),
     **dict.fromkeys(("max_size", "max_age", "max_files"), ("file", "both")),
@@ -133,7 +133,7 @@ def _make_log(values: dict[str, Any], node: Node, path: str, reading: Reading) -
     log = ServiceLog(**values)
     right = True
     for key, places in _OF_LOGS.items():
-        if values.get(key) is None:
+        if values.get(key, getattr(ServiceLog, key)) == getattr(ServiceLog, key):
             continue
         what = ""
         if log.to not in places:
@@ -148,11 +148,11 @@ def _make_log(values: dict[str, Any], node: Node, path: str, reading: Reading) -
 
 _LOG: Final = Forms(
     "console, file, both, none, or {to, format, …}",
-    Then(_LOG_TO, lambda to: ServiceLog(to=to)),
+    Choice({word: ServiceLog(to=word) for word in _LOG_TO}),
     Fields(
         ServiceLog,
         "{to, format, max_size, max_age, max_files, rate_limit_burst, rate_limit_interval}",
-        Field("to", _LOG_TO, "Where stdout and stderr go."),
+        Field("to", Choice(_LOG_TO), "Where stdout and stderr go."),
         Field("format", Choice(("text", "json")), "Of lines on the console."),
         Field("max_size", SIZE, "Bytes after which a file is rotated."),
         Field("max_age", Forms("a duration or null", NOTHING, DURATION), "How old a file becomes."),
