@@ -114,6 +114,7 @@ class Spawner:
             SpawnerProcess(theirs, bell, memory, functions, close_imports).run(parent)
         theirs.close()
         ours.setblocking(False)
+        memory.keep()
         try:
             clone.keep_in_memory(memory.slots_at, 4 * SLOTS)
         except OSError as error:

@@ -48,15 +48,20 @@ class Memory:
 
     def __init__(self) -> None:
         """Raises OSError."""
-        slots, self.tables = mmap.mmap(-1, 4 * SLOTS), mmap.mmap(-1, TABLE * SLOTS)
+        self._numbers, self.tables = mmap.mmap(-1, 4 * SLOTS), mmap.mmap(-1, TABLE * SLOTS)
         room = mmap.mmap(-1, ROOM, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-        self.slots, self.room = memoryview(slots).cast("i"), memoryview(room)
-        self.slots_at, self.tables_at, self.room_at = map(clone.address_of, (slots, self.tables, room))
+        self.slots, self.room = memoryview(self._numbers).cast("i"), memoryview(room)
+        self.slots_at, self.tables_at, self.room_at = map(clone.address_of, (self._numbers, self.tables, room))
         self.pad: launch.Pad | None = None
         try:
             self.pad = launch.Pad()
         except OSError as error:
             log.debug(f"every program is forked for: {error.strerror}")
+
+    def keep(self) -> None:
+        """No later fork of this process has what is shared."""
+        for shared in (self._numbers, self.tables):
+            shared.madvise(mmap.MADV_DONTFORK)
 
     def table(self, slot: int) -> int:
         """The address of a slot's table."""
@@ -104,6 +109,7 @@ class SpawnerProcess:
         if os.getppid() != parent:
             os._exit(0)
         log.send_file_to(nowhere)  # the log's file is PID 1's
+        self._memory.keep()
         self._place_descriptors()
         signals.reset_signals()
         signals.block_all()

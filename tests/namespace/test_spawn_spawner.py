@@ -101,7 +101,10 @@ def parts(ended: Any) -> set[str]:
 def test_it_keeps_nothing_of_the_outside(mapped: bool) -> None:
     def look(fds: list[int]) -> int:
         # a fork of the spawner's: it has what the spawner has, but for descriptors
+        with open("/proc/self/maps", encoding="ascii") as file:
+            shared = [line.strip() for line in file if " rw-s " in line]
         found = {
+            "shared": shared,
             "keyring": process.session_keyring(),
             "dumpable": process.get_dumpable(),
             "root": os.readlink("/proc/self/root"),
@@ -124,6 +127,7 @@ def test_it_keeps_nothing_of_the_outside(mapped: bool) -> None:
         assert found["root"] == found["cwd"] == "/"
         assert found["keyring"] != keyrings[0], "the manager's keyring is not the services'"
         assert len(found["fds"]) == 4, found
+        assert found["shared"] == [], "no fork has the memory in which starts are written"
         if mapped:
             with pytest.raises(PermissionError):
                 os.listdir(f"/proc/{ground.spawner.pid}/fd")
