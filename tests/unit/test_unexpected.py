@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from lcinit.supervisor.chores import Chores
 from lcinit.linux import signals
 from lcinit.linux.signals import SignalInfo
 from lcinit.supervisor import loop as loops
+from lcinit.supervisor.chores import Chores
 from lcinit.supervisor.reaper import Reaper
 from lcinit.supervisor.watch import SignalStream
 
