@@ -37,7 +37,7 @@ class InvalidFile(ConfigError):
     def __init__(self, name: str, problems: tuple[Problem, ...], dropped: int = 0) -> None:
         lines = [problem.text(name) for problem in problems]
         if dropped:
-            lines.append(f"{name}: and {dropped} more problems")
+            lines.append(f"{name}: and {dropped} more problem{'s' if dropped > 1 else ''}")
         super().__init__("\n".join(lines))
         self.name = name
         self.problems = problems

@@ -154,7 +154,7 @@ def _entries(root_fd: int, directory: str, complaints: list[str]) -> list[str]:
     except FileNotFoundError:
         return []
     except OSError as error:
-        complaints.append(f"cannot read {directory}: {error.strerror}; make it a directory")
+        complaints.append(f"cannot read {directory}: {_cause(error)}; make it a directory")
         return []
     try:
         with os.scandir(handle) as entries:
@@ -165,7 +165,7 @@ def _entries(root_fd: int, directory: str, complaints: list[str]) -> list[str]:
                 if entry.name[0] != ".":
                     found.append(entry.name)
     except OSError as error:
-        complaints.append(f"cannot read {directory}: {error.strerror}; what was not seen is missing")
+        complaints.append(f"cannot read {directory}: {_cause(error)}; what was not seen is missing")
     finally:
         os.close(handle)
     return sorted(found)
@@ -194,7 +194,12 @@ def _read(directory: int, path: str, most: int = LARGEST) -> bytes:
 def _unreadable(path: str, error: LcinitError | OSError) -> LcinitError:
     if isinstance(error, LcinitError):
         return LcinitError(f"cannot read {path}: {error.message}", hint=error.hint)
-    return LcinitError(f"cannot read {path}: {error.strerror}", hint="mend it or remove it")
+    return LcinitError(f"cannot read {path}: {_cause(error)}", hint="mend it or remove it")
+
+
+def _cause(error: OSError) -> str:
+    """Without the name of the call."""
+    return os.strerror(error.errno or 0)
 
 
 def combine(
