@@ -71,6 +71,13 @@ def notes(rules: Supervision, config: Config, manager: str) -> list[str]:
         "exit": "ends the container",
     }[rules.on_reboot]
     given = "" if config.shutdown.timeout is not None else f" (auto under {manager})"
+    if config.services is not None:
+        return [
+            f"a reboot {'starts the services again in place' if rules.on_reboot == 'restart' else reboot}: on_reboot "
+            f"{rules.on_reboot}{auto}",
+            f"stopping the services may take {rules.timeout:g} s{given}; then everything is killed",
+            "further processes of lcinit's own: a reader of service files, a spawner, and a writer of logs",
+        ]
     if rules.pid == "shared":
         return _notes_of_a_command(rules, config)
     said = [

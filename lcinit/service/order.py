@@ -18,7 +18,8 @@ class Graph:
     `before` is the inverse: those that must be down before X stops. `needed_by[X]` require X.
     """
 
-    def __init__(self, services: Mapping[str, Service]) -> None:
+    def __init__(self, services: Mapping[str, Service], first: Collection[str] = (), last: str = "") -> None:
+        """All others start after those in `first`, with what these start after themselves; `last` after all others."""
         self.services = services
         self.after: dict[str, frozenset[str]] = {}
         self.before: dict[str, list[str]] = {name: [] for name in services}
@@ -28,6 +29,12 @@ class Graph:
             for later in each.start_before:
                 if later in after:
                     after[later].add(name)
+        early = _all_before(after, first)
+        for name in after:
+            if name not in early:
+                after[name] |= early
+        if last in after:
+            after[last] |= after.keys() - {last}
         for name, earlier in after.items():
             self.after[name] = frozenset(other for other in earlier if other in services)
             for other in self.after[name]:
@@ -63,6 +70,18 @@ class Graph:
                 found.add(name)
                 pending += self.needed_by[name]
         return frozenset(found)
+
+
+def _all_before(after: Mapping[str, set[str]], names: Iterable[str]) -> set[str]:
+    """These and all that they start after, and so on."""
+    found: set[str] = set()
+    pending = [name for name in names if name in after]
+    while pending:
+        name = pending.pop()
+        if name not in found:
+            found.add(name)
+            pending += (other for other in after[name] if other in after)
+    return found
 
 
 def start_order(graph: Graph, names: Collection[str]) -> tuple[str, ...]:

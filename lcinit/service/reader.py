@@ -27,13 +27,18 @@ from lcinit.linux.signals import reset_signals
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import signal
     from collections.abc import Callable
     from typing import Any, Never
 
     from lcinit.config.service_values import Catalogue, ServicePart
+else:
+    import _signal as signal
+
 
 NOBODY = 65534
 _CHUNK = 1 << 16
+_PATIENCE = 20  # seconds after which a worker is ended (SIGALRM): the guest can hold up who reads its files
 _MOST_CPU, _MOST_MEMORY = 20, 512 << 20  # seconds and bytes that a worker may use: a parser that a file has led astray
 _FIRST, _AGAIN, _REBOOT = b"f", b"a", b"r"
 _NUMBER = struct.Struct("=I")
@@ -81,7 +86,10 @@ class Reader:
         finally:
             os.close(reader)
         if not answer:
-            raise SystemFailure("the process that read the service files ended without an answer")
+            raise SystemFailure(
+                "the process that read the service files ended without an answer",
+                hint="is a file in the guest held up by somebody?",
+            )
         kind, value = marshal.loads(answer)
         if kind == "error":
             message, hint, code = value
@@ -179,6 +187,8 @@ def _work(channel: socket.socket, path: str | None, inline: tuple[ServicePart, .
         received, fds, _, _ = socket.recv_fds(channel, 1, 2)
         if not received:
             os._exit(0)
+        reset_signals()
+        signal.alarm(_PATIENCE)
         root_fd, writer = fds
         try:
             answer = ("services", to_plain(_read(load.load, service_files, received, path, inline, directory, root_fd)))
@@ -221,7 +231,6 @@ def _read(
 
 def _give_up_privileges() -> None:
     """What is parsed from here on is the guest's: be nobody, with nothing but memory and a pipe."""
-    reset_signals()
     resource.setrlimit(resource.RLIMIT_CPU, (_MOST_CPU, _MOST_CPU))
     resource.setrlimit(resource.RLIMIT_AS, (_MOST_MEMORY, _MOST_MEMORY))
     process.set_no_new_privs()

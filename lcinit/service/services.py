@@ -15,7 +15,7 @@ from lcinit.service.task import Task
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping
 
     from lcinit.config.service_values import Service
     from lcinit.service.cgroups import Cgroups
@@ -78,8 +78,6 @@ class Services:
         self._on_change = on_change
         self._on_lost = on_lost
         self._events = events
-        self._first: frozenset[str] = frozenset()
-        self._last = ""
         self._leaving: dict[str, Event] = {}
         self._circles: dict[str, tuple[str, ...]] = {}
 
@@ -88,10 +86,12 @@ class Services:
         """What they are, by name."""
         return self.graph.services
 
-    def define(self, services: Iterable[Service]) -> None:
-        """From now on these are the services. Those that are gone must be down; those that run keep running."""
+    def define(self, services: Iterable[Service], first: Collection[str] = (), last: str = "") -> None:
+        """From now on these are the services, with `first` and `last` as of Graph. Those that are gone must be down;
+        those that run keep running.
+        """
         known = {service.name: service for service in services}
-        self.graph = Graph(known)
+        self.graph = Graph(known, first, last)
         self._circles = {name: circle for circle in cycles(self.graph) for name in circle}
         for circle in dict.fromkeys(self._circles.values()):
             log.error(f"these services start after one another in a circle: {' -> '.join((*circle, circle[0]))}")
@@ -103,11 +103,6 @@ class Services:
                 self.tasks[name] = Task(service, self)
             else:
                 self.tasks[name].replace_policy(service)
-
-    def order_boot(self, first: frozenset[str], last: str) -> None:
-        """For the boot: the services of runlevel S before all others, and one after all others ("": none)."""
-        self._first = self.graph.pulled_in(first)
-        self._last = last
 
     # up
 
@@ -153,18 +148,7 @@ class Services:
         """What it starts after and that has not settled yet."""
         earlier = self.graph.after[name]
         requires = self.services[name].requires
-        found = [other for other in sorted(earlier) if not self._settled(other, required=other in requires)]
-        if self._first and name not in self._first:
-            found += [other for other in sorted(self._first - earlier) if not self._settled(other, required=False)]
-            if not found and all(self._settled(other, required=False) for other in self._first):
-                self._first = frozenset()  # the boot's part is over
-        if name == self._last:
-            found += [
-                other
-                for other, task in self.tasks.items()
-                if other != name and other not in earlier and task.state.wanted and not self._settled(other)
-            ]
-        return tuple(found)
+        return tuple(other for other in sorted(earlier) if not self._settled(other, required=other in requires))
 
     def _settled(self, name: str, *, required: bool = False) -> bool:
         """Whether there is nothing to wait for: it is up, or it is not about to be.
@@ -279,10 +263,6 @@ class Services:
         for later in self.graph.before[name]:
             if self.tasks[later].state.sub == "waiting":
                 self.look_at(self.tasks[later])
-        if name in self._first or self._last:
-            for task in list(self.tasks.values()):
-                if task.state.sub == "waiting" and name in task.waits_for:
-                    self.look_at(task)
 
     def _record(self, task: Task, before: State) -> None:
         sub, name = task.state.sub, task.name

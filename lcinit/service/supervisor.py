@@ -110,14 +110,13 @@ class Supervisor:
             log.error(broken.text)
         self.services.broken = {broken.name: broken.text for broken in catalogue.broken}
         own = () if not self.step.argv else (command_service(self.step, self.world.config, self.rules),)
-        self.services.define((*catalogue.services, *kept, *own))
         self.enabled = frozenset(catalogue.enabled)
+        known = {service.name: service for service in catalogue.services}
+        first = runlevels.of_boot(known, self.enabled)
+        self.services.define((*catalogue.services, *kept, *own), first, COMMAND)
         self._catalogue = catalogue
 
     def _boot(self) -> None:
-        known = self.services.services
-        first = runlevels.of_boot(known, self.enabled)
-        self.services.order_boot(first, COMMAND if self.step.argv else "")
         log.info(f"runlevel {self.runlevel}")
         self._start_members()
 
@@ -171,7 +170,6 @@ class Supervisor:
         log.info(f"runlevel {wanted}, asked for by {origin}")
         self.events.record("runlevel-changed", runlevel=wanted, previous=self.previous, origin=origin)
         keep = self.members(wanted)
-        self.services.order_boot(frozenset(), "")
         self.services.stop([name for name in self.services.going() if name not in keep])
         self._start_members()
 
@@ -278,6 +276,8 @@ class Supervisor:
         for listener in list(self.listeners):
             listener()
         if self.word is not None and task.state.sub in DOWN:
+            if task.name == COMMAND and task.exit is not None and self.word != "exit":
+                self._status = task.exit.code  # as that of a nested guest that is no init
             asyncio.get_running_loop().call_soon(self._end_if_down)
 
     def _lost(self, task: Task) -> None:
