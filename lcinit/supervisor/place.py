@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import marshal
 import os
+import select
 
-from lcinit.errors import SystemFailure
+from lcinit.errors import LcinitError, SystemFailure
 from lcinit.linux import capabilities, mount, namespaces, process, signals
+from lcinit.supervisor.spawner_messages import NO_SLOT, packets
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import socket
     from typing import Any
 
+PATIENCE = 5.0  # seconds for the spawner to follow
+_LARGEST = 64 * 1024
 # The user namespace last: who is root outside may enter all the others from there, whoever owns them (setns(2)).
 _NAMESPACES = {
     "mnt": namespaces.CLONE_NEWNS,
@@ -105,3 +111,37 @@ def _enter_root(root: int) -> None:
         os.close(own)
     os.fchdir(root)
     os.chroot(".")
+
+
+def bring(channel: socket.socket, procfs: int, before: dict[str, tuple[int, int]]) -> None:
+    """Have the spawner at the other end of a channel come to where this process is. `procfs` is closed.
+
+    `before` is what `own_namespaces` told when the spawner was forked. Raises LcinitError.
+    """
+    spaces: list[tuple[int, int]] = []
+    root = -1
+    try:
+        spaces = changed_namespaces(procfs, before)
+        root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        for packet in packets(NO_SLOT, ("enter", place_of(spaces)), [*(fd for _, fd in spaces), root, 0, 1, 2]):
+            packet.send(channel)
+        reply = _reply(channel)
+    except OSError as error:
+        raise SystemFailure.from_os_error("take the spawner into the guest", error) from error
+    finally:
+        for fd in (*(fd for _, fd in spaces), root, procfs):
+            if fd >= 0:
+                os.close(fd)
+    if not reply:
+        raise SystemFailure("the spawner ended before it was in the guest")
+    code, message, hint = marshal.loads(reply)
+    if code:
+        raise LcinitError(message, hint=hint, exit_code=code)
+
+
+def _reply(channel: socket.socket) -> bytes:
+    poll = select.poll()
+    poll.register(channel, select.POLLIN)
+    if not poll.poll(PATIENCE * 1000):
+        raise SystemFailure(f"the spawner does not answer within {PATIENCE:g} s")
+    return channel.recv(_LARGEST)

@@ -9,25 +9,23 @@ from __future__ import annotations
 
 import errno
 import gc
-import marshal
 import mmap
 import os
 import resource
-import select
 import sys
 import time
 from collections import deque
 
 from lcinit import log
-from lcinit.errors import LcinitError, SystemFailure
+from lcinit.errors import SystemFailure
 from lcinit.linux import clone, process
 from lcinit.linux.files import PROC_SUPER_MAGIC, check_statfs_type
 from lcinit.linux.signals import SIGKILL
 from lcinit.supervisor import oom_score, spawn
 from lcinit.supervisor.asked import Forked, Function, Kinds, Launched, can_be_launched
 from lcinit.supervisor.loop import forget_loop
-from lcinit.supervisor.place import changed_namespaces, own_namespaces, place_of
-from lcinit.supervisor.spawner_messages import NO_SLOT, flat, packets
+from lcinit.supervisor.place import bring, own_namespaces
+from lcinit.supervisor.spawner_messages import NO_SLOT, flat
 from lcinit.supervisor.spawner_process import (
     NO_ROOM,
     SLOTS,
@@ -54,7 +52,7 @@ else:
 QUIET = 0.2  # seconds that an exec that somebody holds up can have those wait that wait for it
 PATIENCE = 5.0  # seconds without a single fork after which the spawner is held for lost
 FEW = 16  # slots whose memory is worth less than giving it back
-_LARGEST = 64 * 1024
+RESERVE = 64  # slots that are not for what is launched, whose exec may be held up
 
 
 class Spawner:
@@ -88,6 +86,8 @@ class Spawner:
         self._timer: TimerHandle | None = None
         self._births = 0
         self._closing = False
+        self._held_up = False
+        self._left: list[Starting] = []  # by their owners, before they were done
         self._score = oom_score.own()
 
     @classmethod
@@ -128,33 +128,8 @@ class Spawner:
 
         Nobody of the guest's should run by then; the spawner is not dumpable all the while.
         """
-        spaces = changed_namespaces(self._procfs, self._namespaces)
-        root = -1
-        try:
-            root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-            values = ("enter", place_of(spaces))
-            for packet in packets(NO_SLOT, values, [*(fd for _, fd in spaces), root, 0, 1, 2]):
-                packet.send(self._channel)
-            reply = self._reply()
-        except OSError as error:
-            raise SystemFailure.from_os_error("take the spawner into the guest", error) from error
-        finally:
-            for fd in (*(fd for _, fd in spaces), root, self._procfs):
-                if fd >= 0:
-                    os.close(fd)
-            self._procfs = -1
-        if not reply:
-            raise SystemFailure("the spawner ended before it was in the guest")
-        code, message, hint = marshal.loads(reply)
-        if code:
-            raise LcinitError(message, hint=hint, exit_code=code)
-
-    def _reply(self) -> bytes:
-        poll = select.poll()
-        poll.register(self._channel, select.POLLIN)
-        if not poll.poll(PATIENCE * 1000):
-            raise SystemFailure(f"the spawner does not answer within {PATIENCE:g} s")
-        return self._channel.recv(_LARGEST)
+        procfs, self._procfs = self._procfs, -1
+        bring(self._channel, procfs, self._namespaces)
 
     def begin(self, program: Program) -> Starting:
         """Have a program started. Raises OSError where there is no descriptor for it, or no process if PID 1 forks."""
@@ -163,7 +138,8 @@ class Spawner:
             starting = Starting(Forked(program, self._memory, values, numbers), self)
             self._fork_program(starting, program)
             return starting
-        if self.alive and self._memory.pad is not None and not self._waiting and can_be_launched(program):
+        quiet = self._waiting or self._held_up
+        if self.alive and self._memory.pad is not None and not quiet and can_be_launched(program):
             kind = self._kinds.kind(values, len(numbers))
             return self._begin(Starting(Launched(program, self._memory, values, numbers, kind), self))
         return self._begin(Starting(Forked(program, self._memory, values, numbers), self))
@@ -194,6 +170,11 @@ class Spawner:
 
     def drain(self) -> None:
         """Take notice of the processes that exist by now: to be called before children are reaped. It never waits."""
+        if self._left and len(self._free) <= 2 * RESERVE:
+            left, self._left = self._left, []
+            for starting in left:
+                starting.take()
+                starting.close()
         sent, slots = self._sent, self._slots
         while sent and (number := slots[sent[0].slot]):
             starting = sent.popleft()
@@ -209,10 +190,15 @@ class Spawner:
         elif not sent:
             self._forget_timer()
 
+    def leave(self, starting: Starting) -> None:
+        """For `starting`: its owner has closed it, and its slot is still used."""
+        self._left.append(starting)
+
     def _free_slot(self, starting: Starting) -> None:
         self._slots[starting.slot] = 0
         self._free.append(starting.slot)
         starting.slot = NO_SLOT
+        self._held_up = self._held_up and len(self._free) <= 2 * RESERVE
         if self._most > FEW and len(self._free) == SLOTS:
             self._most = 0
             self._memory.tables.madvise(mmap.MADV_REMOVE)
@@ -258,10 +244,7 @@ class Spawner:
         for waiting in (self._sent, self._queued, self._waiting):
             waiting.clear()
         for starting in lost:
-            try:
-                self._fork(starting)
-            except OSError as error:
-                starting.unborn(error.errno or errno.EIO)
+            self._fork_or_fail(starting)
 
     def close(self) -> None:
         """Have it end."""
@@ -279,9 +262,11 @@ class Spawner:
         """As many requests as there is room for."""
         queued = self._queued
         try:
-            while queued and self._free:
+            while queued:
                 starting = queued[0]
                 if starting.slot == NO_SLOT:
+                    if len(self._free) <= (RESERVE if isinstance(starting.asked, Launched) else 0):
+                        break
                     starting.slot = self._free.pop()
                     self._most = max(self._most, SLOTS - len(self._free))
                 starting.send(self._channel)
@@ -306,7 +291,13 @@ class Spawner:
         starting.forget_packets()
         if starting.slot != NO_SLOT:
             self._free_slot(starting)
-        self._fork(starting)
+        self._fork_or_fail(starting)
+
+    def _fork_or_fail(self, starting: Starting) -> None:
+        try:
+            self._fork(starting)
+        except OSError as error:
+            starting.unborn(error.errno or errno.EIO)
 
     def _fork(self, starting: Starting) -> None:
         """Make its process here. Raises OSError."""
@@ -366,7 +357,7 @@ class Spawner:
 
     def _watch(self) -> None:
         """Somebody in the guest may stop or freeze it: see that there is progress while anything is waited for."""
-        if self._timer is None and self._loop is not None and self._sent:
+        if self._timer is None and self._loop is not None and (self._sent or self._queued):
             self._timer = self._loop.call_later(PATIENCE, self._look, self._births)
 
     def _forget_timer(self) -> None:
@@ -376,13 +367,20 @@ class Spawner:
 
     def _look(self, births: int) -> None:
         self._timer = None
-        if self._sent and self._births == births:
-            self.drain()
-        if self._sent and self._births == births:
+        self.drain()
+        if self._births != births:
+            self._watch()
+        elif self._sent:
             log.warning(f"the spawner has not forked for {PATIENCE:g} s, though it was asked to")
             self._kill()
-        else:
-            self._watch()
+        elif self._queued:
+            # so many execs are held up that no slot is left but the reserve: those need none that are forked for
+            self._held_up = True
+            for starting in list(self._queued):
+                other = starting.asked.otherwise()
+                if other is not None and starting.slot == NO_SLOT:
+                    starting.ask(other)
+            self.drain()
 
     def _kill(self) -> None:
         try:

@@ -24,7 +24,7 @@ else:
 NO_SLOT = -1
 ROOM = 8 << 20  # bytes for a message: more than the kernel takes of arguments and variables
 _PART, _INLINE, _IN_FILE = b"+", b"=", b"@"
-_HEAD = struct.Struct("=cxxxiI4x")  # which of these, the slot, how much of the body is not marshal's
+_HEAD = struct.Struct("=cxxxiII")  # which of these, the slot, how much of the body is not marshal's, all descriptors
 _MOST_INLINE = 16 * 1024
 _MOST_DESCRIPTORS = 200  # in one packet; the kernel takes 253 (SCM_MAX_FD)
 _SPACE = socket.CMSG_SPACE(4 * (_MOST_DESCRIPTORS + 1))
@@ -59,18 +59,19 @@ def packets(slot: int, values: tuple[Any, ...], descriptors: list[int], laid_out
     Raises OSError where there is no memory file to be had for a large one.
     """
     body = laid_out, marshal.dumps(values)
+    count = len(descriptors)
     found = []
     while len(descriptors) > _MOST_DESCRIPTORS:
-        found.append(Packet((_HEAD.pack(_PART, slot, 0),), descriptors[:_MOST_DESCRIPTORS]))
+        found.append(Packet((_HEAD.pack(_PART, slot, 0, 0),), descriptors[:_MOST_DESCRIPTORS]))
         descriptors = descriptors[_MOST_DESCRIPTORS:]
     size = len(body[0]) + len(body[1])
     if size <= _MOST_INLINE:
-        found.append(Packet((_HEAD.pack(_INLINE, slot, len(laid_out)), *body), descriptors))
+        found.append(Packet((_HEAD.pack(_INLINE, slot, len(laid_out), count), *body), descriptors))
         return found
     if size > ROOM - _HEAD.size:
         raise OSError(errno.E2BIG, os.strerror(errno.E2BIG))
     file = os.memfd_create("message", os.MFD_CLOEXEC)
-    found.append(Packet((_HEAD.pack(_IN_FILE, slot, len(laid_out)),), [*descriptors, file], file))
+    found.append(Packet((_HEAD.pack(_IN_FILE, slot, len(laid_out), count + 1),), [*descriptors, file], file))
     try:
         for part in body:
             rest = memoryview(part)
@@ -113,9 +114,11 @@ def receive(channel: socket.socket, room: memoryview) -> Message | None:
         for _, _, rights in control:
             descriptors += struct.unpack(f"={len(rights) // 4}i", rights)
         cut = cut or bool(flags & socket.MSG_CTRUNC)
-        kind, slot, laid_out = _HEAD.unpack_from(room)
+        kind, slot, laid_out, count = _HEAD.unpack_from(room)
         if kind == _PART:
             continue
+        while len(descriptors) > count:
+            os.close(descriptors.pop(0))  # of a message whose rest could not be sent
         if cut:
             return Message(slot, None, descriptors)
         if kind == _IN_FILE:

@@ -66,8 +66,12 @@ class Starting:
                 self._end()
 
     def close(self) -> None:
-        """No more of it is of interest. It comes to be nevertheless; its slot is used no more."""
-        if self._reader >= 0:
+        """No more of it is of interest. It comes to be nevertheless."""
+        if self._reader < 0:
+            return
+        if self.slot != NO_SLOT and self.asked.holds_slot and not self.done:
+            self._spawner.leave(self)
+        else:
             os.close(self._reader)
             self._reader = -1
 

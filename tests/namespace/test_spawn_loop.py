@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from lcinit.supervisor import spawner as module
+from lcinit.supervisor import spawner_process
 from lcinit.supervisor.spawn import Program
 from lcinit.supervisor.spawner import Starting
 from lcinit.supervisor.watch import SignalStream
@@ -211,3 +212,47 @@ def test_more_than_there_are_slots_for_run_at_once() -> None:
         assert len({starting.pid for starting, _ in starts}) == count
 
     on_loop(work)
+
+
+def few_slots() -> None:
+    """As few as a test can use up without keeping the whole machine busy."""
+    module.PATIENCE = 0.5
+    module.SLOTS = spawner_process.SLOTS = 100
+    module.RESERVE = 20
+
+
+def test_execs_that_are_held_up_leave_room_for_other_starts() -> None:
+    async def work(ground: Ground, looping: Looping) -> None:
+        shutil.copy("/bin/sleep", "/tmp/held")
+        file = os.open("/tmp/held", os.O_RDWR)
+        fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+        held = [looping.begin(Program(argv=("/tmp/held", "30"))) for _ in range(module.SLOTS)]
+        starts = [looping.begin(TRUE) for _ in range(20)]
+        async with asyncio.timeout(20):
+            for _, executed in starts:
+                await executed.wait()
+        assert not any(executed.is_set() for _, executed in held)
+        assert ground.spawner.alive
+        # and when they go on, all is as before
+        fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+        os.close(file)
+        for _, executed in held:
+            await executed.wait()
+        assert len(ground.spawner._free) == module.SLOTS
+
+    on_loop(work, before=few_slots)
+
+
+def test_starts_whose_owners_have_left_them_use_no_slot_for_ever() -> None:
+    async def work(ground: Ground, looping: Looping) -> None:
+        for _ in range(5):
+            for _ in range(80):
+                ground.spawner.begin(TRUE).close()
+            await asyncio.sleep(0.1)
+        _, executed = looping.begin(TRUE)
+        async with asyncio.timeout(20):
+            await executed.wait()
+        await looping.until(lambda: len(ground.children) == 401)
+        assert len(os.listdir("/proc/self/fd")) < module.SLOTS + 50
+
+    on_loop(work, before=few_slots)

@@ -155,6 +155,21 @@ def test_messages_of_any_size_with_any_number_of_descriptors(size: int, count: i
     assert line.receive() is None
 
 
+def test_the_beginning_of_a_message_whose_rest_was_never_sent_is_dropped() -> None:
+    line = Line()
+    null, zero = (os.open(path, os.O_RDONLY) for path in ("/dev/null", "/dev/zero"))
+    before = len(os.listdir("/proc/self/fd"))
+    first = packets(7, ("lost",), [null] * 450)
+    for packet in first[:-1]:
+        packet.send(line.ours)  # type: ignore[arg-type]
+    line.send(7, ("sent",), [zero] * 2)
+    message = line.receive()
+    assert message.values == ("sent",)  # type: ignore[attr-defined]
+    assert [os.fstat(fd).st_rdev for fd in message.descriptors] == [os.fstat(zero).st_rdev] * 2  # type: ignore[attr-defined]
+    message.close()  # type: ignore[attr-defined]
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
 def test_a_message_larger_than_the_kernel_could_use_is_refused() -> None:
     with pytest.raises(OSError) as caught:
         packets(NO_SLOT, ("x" * ROOM,), [])
