@@ -102,17 +102,21 @@ def _progress(name: str, text: str) -> None:
 
 def show(table: list[Row], path: str) -> None:
     """The table, and the JSON file."""
-    print(f"{'what':<29} {'lcinit':>9} {'peer':<38} {'peer':>9} {'ratio':>6} {'budget':>6} met")
+    print(f"{'what':<34} {'lcinit':>10} {'peer':<38} {'peer':>10} {'ratio':>6} {'budget':>6} met")
     for row in table:
-        value = "" if row.value is None else f"{row.value:.1f} {row.unit}"
+        value = "" if row.value is None else _figure(row.value, row.unit)
         ratio = "" if row.ratio is None else f"{row.ratio:.2f}"
         budget = "" if row.budget is None else f"{row.budget:.2f}"
         met = {None: "", True: "yes", False: "NO"}[row.met]
-        own = f"{row.lcinit:.1f} {row.unit}".rstrip()
-        print(f"{row.what:<29} {own:>9} {row.peer:<38} {value:>9} {ratio:>6} {budget:>6} {met}".rstrip())
+        own = _figure(row.lcinit, row.unit)
+        print(f"{row.what:<34} {own:>10} {row.peer:<38} {value:>10} {ratio:>6} {budget:>6} {met}".rstrip())
     with open(path, "w") as file:
         json.dump([{**row._asdict(), "ratio": row.ratio, "met": row.met} for row in table], file, indent=2)
         file.write("\n")
+
+
+def _figure(value: float, unit: str) -> str:
+    return f"{value:.{2 if 0 < value < 10 else 1}f} {unit}".rstrip()
 
 
 if __name__ == "__main__":

@@ -10,15 +10,18 @@ import time
 from collections.abc import Callable
 
 from tests.bench.quiet import pss, ticks, wake_ups
-from tests.bench.runs import Failed, Peer, Row, Run, in_turn
+from tests.bench.runs import WARM_UP, Failed, Peer, Row, Run, in_turn
 from tests.bench.stage import CGROUP, Stage
-from tests.bench.supervisors import Scene
+from tests.bench.supervisors import LCINIT, NOWHERE, OF_FILES, Scene, beside
 
 COUNT, MANY = 200, 2_000
 PATIENCE = 60.0  # seconds for all services to be up
-RESTARTS = 6
-PAUSE = 1.1  # seconds before each kill: runsv(8) waits where a service ran for less than one
+KILLED = 50  # services, each once in a round
+AGED = 1.1  # seconds that they have run when they are killed: runsv(8) waits where it was less than one
+BETWEEN = 0.01  # seconds from one that is up again to the next that is killed
+SETTLED = 1.0  # seconds until what a start leaves to do is done
 IDLE = 10.0
+ALL = ("s6", "runit", "supervisord", "circus", *NOWHERE)
 
 
 class Marks:
@@ -29,7 +32,7 @@ class Marks:
         self._rest = b""
 
     def wait_for(self, count: int) -> list[int]:
-        """The PIDs of the next services that are up."""
+        """The PIDs of the next services that are up, as they see themselves."""
         pids: list[int] = []
         deadline = time.monotonic() + PATIENCE
         while len(pids) < count:
@@ -39,69 +42,76 @@ class Marks:
             pids += [int(line.split()[1]) for line in lines]
         return pids
 
-    def close(self) -> None:
-        """Close it."""
+    def __enter__(self) -> Marks:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
         os.close(self._fd)
 
 
 def starting(stage: Stage, rounds: int, report: Callable[[str], None]) -> list[Row]:
-    """Milliseconds from the exec of the supervisor until the last service has written its mark."""
-    few = Scene(stage, "few", COUNT)
-    own = [few.lcinit(), few.lcinit_of_files()]
-    medians = in_turn([*own, *few.peers()], rounds, lambda peer: _time_to_start(few, peer), report)
-    budgets = {"s6": 0.7}
+    """Milliseconds from the clone of the supervisor until the last service has written its mark."""
+    few, many = Scene(stage, "few", COUNT), Scene(stage, "many", MANY)
+    inline, files = few.lcinit(), few.lcinit_of_files()
+    medians = in_turn([inline, files, *few.peers()], rounds, lambda peer: _time_to_start(few, peer), report)
+    values = {name: median[0] for name, median in medians.items()}
     rows = []
-    for each in own:
-        value = medians[each.name][0]
-        what = f"{COUNT} services up" + ("" if each is own[0] else ", of files")
-        rows += [
-            Row(what, value, "ms", peer.name, medians[peer.name][0], budgets.get(peer.name)) for peer in few.peers()
-        ]
-    many = Scene(stage, "many", MANY)
-    of_files = own[1].name
-    large = in_turn([many.lcinit_of_files()], min(rounds, 7), lambda peer: _time_to_start(many, peer), report)[of_files]
-    rows.append(Row(f"{MANY:,} services up, of files", large[0], "ms", f"{COUNT} services", medians[of_files][0], 12.0))
-    return rows
+    for own, what in ((inline, f"{COUNT} services up"), (files, f"{COUNT} services up, of files")):
+        rows += beside(what, values[own.name], "ms", values, ALL, {"s6": 0.7})
+    # in turn with the same of the small number, so that the ratio is one of one run, too
+    scenes = {f"{scene.count:,} services": scene for scene in (few, many)}
+    pair = [files._replace(name=f"{COUNT:,} services"), many.lcinit_of_files()._replace(name=f"{MANY:,} services")]
+    large = in_turn(pair, min(rounds, 7), lambda peer: _time_to_start(scenes[peer.name], peer), report)
+    small, big = (large[peer.name][0] for peer in pair)
+    return [*rows, Row(f"{MANY:,} services up, of files", big, "ms", f"{OF_FILES}, {COUNT} of them", small, 12.0)]
 
 
 def _time_to_start(scene: Scene, peer: Peer) -> tuple[float]:
-    marks = Marks(scene)
-    try:
-        with Run(peer, CGROUP) as run:
-            marks.wait_for(scene.count)
-            return ((time.perf_counter() - run.started) * 1000,)
-    finally:
-        marks.close()
+    with Marks(scene) as marks, Run(peer, CGROUP) as run:
+        marks.wait_for(scene.count)
+        return ((time.perf_counter() - run.started) * 1000,)
 
 
 def restarting(stage: Stage, rounds: int, report: Callable[[str], None]) -> list[Row]:
     """Milliseconds from SIGKILL of a service until its successor has written its mark."""
-    scene = Scene(stage, "one", 1)
-    peers = [scene.lcinit(), *(peer for peer in scene.peers() if peer.name == "runit")]
+    scene = Scene(stage, "killed", KILLED)
+    # s6 and supervisord wait for a second, circus until it looks again
+    peers = [scene.lcinit(), *scene.peers("runit")]
+    spent: dict[str, list[list[float]]] = {peer.name: [] for peer in peers}
 
-    def measure(peer: Peer) -> tuple[float, float]:
-        marks = Marks(scene)
-        spent = []
-        try:
-            with Run(peer, CGROUP) as run:
-                pid = marks.wait_for(1)[0]
-                for _ in range(RESTARTS):
-                    time.sleep(PAUSE)
-                    outer = _outer(run, pid)
-                    began = time.perf_counter()
-                    os.kill(outer, signal.SIGKILL)
-                    pid = marks.wait_for(1)[0]
-                    spent.append((time.perf_counter() - began) * 1000)
-        finally:
-            marks.close()
-        return statistics.median(spent), max(spent)
+    def measure(peer: Peer) -> tuple[float]:
+        with Marks(scene) as marks, Run(peer, CGROUP) as run:
+            inner = marks.wait_for(scene.count)
+            outer = _outer_pids(run)
+            time.sleep(AGED)
+            times = []
+            for pid in inner:
+                time.sleep(BETWEEN)
+                began = time.perf_counter()
+                os.kill(outer[pid], signal.SIGKILL)
+                marks.wait_for(1)
+                times.append((time.perf_counter() - began) * 1000)
+        spent[peer.name].append(times)
+        return (statistics.median(times),)
 
-    medians = in_turn(peers, rounds, measure, report)
+    in_turn(peers, rounds, measure, report)
+    counted = {name: [time for turn in turns[WARM_UP:] for time in turn] for name, turns in spent.items()}
+    centiles = {name: statistics.quantiles(times, n=100) for name, times in counted.items()}
     rows = []
-    for place, (what, budget) in enumerate((("restart, p50", 1.0), (f"restart, longest of {RESTARTS}", None))):
-        own = medians["lcinit"][place]
-        rows += [Row(what, own, "ms", peer.name, medians[peer.name][place], budget) for peer in peers[1:]]
+    for place, budgets in ((50, {"runit": 1.0}), (99, {})):
+        values = {name: of_peer[place - 1] for name, of_peer in centiles.items()}
+        rows += beside(f"restart, p{place}", values[LCINIT], "ms", values, ("runit", *NOWHERE), budgets)
     return rows
+
+
+def _outer_pids(run: Run) -> dict[int, int]:
+    """The harness's numbers of a run's processes by those in their own namespace."""
+    found = {}
+    for pid in run.processes():
+        with open(f"/proc/{pid}/status") as file:
+            numbers = next(line.split()[1:] for line in file if line.startswith("NSpid:"))
+        found[int(numbers[-1])] = pid
+    return found
 
 
 def costing(stage: Stage, rounds: int, report: Callable[[str], None]) -> list[Row]:
@@ -111,45 +121,40 @@ def costing(stage: Stage, rounds: int, report: Callable[[str], None]) -> list[Ro
     idle: list[tuple[int, int]] = []
 
     def measure(peer: Peer) -> tuple[float]:
-        marks = Marks(scene)
-        try:
-            with Run(peer, CGROUP) as run:
-                marks.wait_for(scene.count)
-                time.sleep(1)
-                own = [pid for pid in run.processes() if _command(pid) != "sleep"]
-                memory = sum(pss(pid) for pid in own) / 1024
-                if peer.name == "lcinit" and not idle:
-                    time.sleep(2)
-                    before = wake_ups(own), ticks(own)
-                    time.sleep(IDLE)
-                    idle.append((wake_ups(own) - before[0], ticks(own) - before[1]))
-                return (memory,)
-        finally:
-            marks.close()
+        with Marks(scene) as marks, Run(peer, CGROUP) as run:
+            marks.wait_for(scene.count)
+            time.sleep(SETTLED)
+            own = _own(run, scene)
+            memory = sum(pss(pid) for pid in own) / 1024
+            if peer.name == LCINIT and not idle:
+                time.sleep(2 * SETTLED)
+                before = wake_ups(own), ticks(own)
+                time.sleep(IDLE)
+                idle.append((wake_ups(own) - before[0], ticks(own) - before[1]))
+                if _own(run, scene) != own:
+                    raise Failed(f"{peer.name}: processes came or went while nothing was asked of it")
+            return (memory,)
 
+    # memory does not vary as time does
     medians = in_turn(peers, min(rounds, 3), measure, report)
-    own = medians["lcinit"][0]
-    what = f"memory with {COUNT} services"
-    rows = [Row(what, own, "MiB", budget=22)]
-    for peer in peers[1:]:
-        rows.append(
-            Row(what, own, "MiB", peer.name, medians[peer.name][0], 1.0 if peer.name == "supervisord" else None)
-        )
-    rows.append(Row(f"{COUNT} idle services: {IDLE:g} s, wake-ups", idle[0][0], "", budget=0))
-    rows.append(Row(f"{COUNT} idle services: {IDLE:g} s, CPU ticks", idle[0][1], "", budget=0))
-    return rows
+    values = {name: median[0] for name, median in medians.items()}
+    own = values[LCINIT]
+    what = f"{COUNT} services: memory"
+    return [
+        Row(what, own, "MiB", budget=22),
+        *beside(what, own, "MiB", values, ALL, {"supervisord": 1.0}),
+        Row(f"{COUNT} idle services: {IDLE:g} s, wake-ups", idle[0][0], "", budget=0),
+        Row(f"{COUNT} idle services: {IDLE:g} s, CPU ticks", idle[0][1], "", budget=0),
+    ]
 
 
-def _command(pid: int) -> str:
-    with open(f"/proc/{pid}/comm") as file:
-        return file.read().strip()
-
-
-def _outer(run: Run, inner: int) -> int:
-    """The harness's number of a process that calls itself `inner`."""
+def _own(run: Run, scene: Scene) -> list[int]:
+    """The processes of a run that are not its services."""
+    names = {}
     for pid in run.processes():
-        with open(f"/proc/{pid}/status") as file:
-            numbers = next(line.split()[1:] for line in file if line.startswith("NSpid:"))
-        if int(numbers[-1]) == inner and len(numbers) > 1:
-            return pid
-    raise Failed(f"{run.peer.name}: there is no process {inner}")
+        with open(f"/proc/{pid}/comm") as file:
+            names[pid] = file.read().strip()
+    own = sorted(pid for pid, name in names.items() if name != "sleep")
+    if len(names) - len(own) != scene.count:
+        raise Failed(f"{run.peer.name}: {len(names) - len(own)} of {scene.count} services are there")
+    return own

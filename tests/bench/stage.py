@@ -27,6 +27,7 @@ class Stage:
 
     def __init__(self, directory: str, boot_root: str) -> None:
         self.directory = directory
+        self._boot_root = boot_root
         self._unpacked = False
         self.site = os.path.join(boot_root, "usr/lib/lcinit/site")
         namespaces.unshare(namespaces.CLONE_NEWCGROUP)
@@ -44,12 +45,16 @@ class Stage:
             os.close(clone)
 
     def unpack(self, directory: str) -> None:
-        """Lay packages that were unpacked there over /usr, once: some know their programs by absolute paths."""
-        usr = os.path.join(directory, "usr")
-        if self._unpacked or not os.path.isdir(usr):
+        """Lay the boot root and packages that were unpacked there over /usr, once.
+
+        Some packages know their programs by absolute paths; and memory that is shared with the machine's own programs,
+        of which this harness may be one, would be counted as less than it is.
+        """
+        if self._unpacked:
             return
         self._unpacked = True
-        fd = mount.new_mount("overlay", {"lowerdir": f"{usr}:/usr"})
+        lower = [os.path.join(each, "usr") for each in (directory, self._boot_root, "/")]
+        fd = mount.new_mount("overlay", {"lowerdir": ":".join(filter(os.path.isdir, lower))})
         mount.move_mount(fd, "", calls.AT_FDCWD, "/usr", mount.MOVE_MOUNT_F_EMPTY_PATH)
         os.close(fd)
 

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping
 
-from tests.bench.runs import Peer
+from tests.bench.runs import Peer, Row
 from tests.bench.stage import CONTAINER, ENVIRONMENT, PYTHON, Stage
 from tests.lab.cache import cache_directory
 
 # What every service is: it writes its number and its PID where the harness reads them, and stays.
 SERVICE = "#!/bin/sh\necho {number} $$ >{marks}\nexec sleep 1000000\n"
 STAYING = "root: null\nsetup: none\nexec: {mode: tolerant, pid: shared}\nlog: {level: error}\n"
+POLICY = ("restart: always", "restart_delay: 0", "start_limit_burst: 0")
+LCINIT, OF_FILES = "lcinit", "lcinit, of files"
+# In no registry that tests/bench/install takes packages from.
+NOWHERE = ("dinit", "nitro")
 
 
 class Scene:
@@ -28,24 +32,17 @@ class Scene:
         os.mkfifo(self.marks)
         self.scripts = []
         for number in range(count):
-            home = os.path.join(self.directory, "sv", f"s{number}")
-            os.makedirs(home)
-            script = os.path.join(home, "run")
+            script = os.path.join(self.directory, f"service{number}")
             with open(script, "w") as file:
                 file.write(SERVICE.format(number=number, marks=self.marks))
             os.chmod(script, 0o755)
             self.scripts.append(script)
 
-    @property
-    def services(self) -> str:
-        """The directory of service directories, as s6 and runit scan it."""
-        return os.path.join(self.directory, "sv")
-
-    def lcinit(self, name: str = "lcinit") -> Peer:
+    def lcinit(self) -> Peer:
         """lcinit with all services in its configuration."""
-        policy = "restart: always, restart_delay: 0, start_limit_burst: 0, log: none"
-        lines = [f"  s{n}: {{command: {script}, {policy}}}" for n, script in enumerate(self.scripts)]
-        return self.stage.lcinit(name, STAYING + "services:\n" + "\n".join(lines) + "\n", proc=True)
+        policy = ", ".join(POLICY)
+        lines = [f"  s{n}: {{command: {script}, {policy}}}\n" for n, script in enumerate(self.scripts)]
+        return self.stage.lcinit(LCINIT, f"{STAYING}services:\n{''.join(lines)}", proc=True)
 
     def lcinit_of_files(self) -> Peer:
         """The same from a file each, enabled by a link each, as a guest has them."""
@@ -54,45 +51,81 @@ class Scene:
             os.makedirs(directory)
         for number, script in enumerate(self.scripts):
             with open(os.path.join(files, f"s{number}.yml"), "w") as file:
-                file.write(f"command: {script}\nrestart: always\nrestart_delay: 0\nstart_limit_burst: 0\nlog: none\n")
+                file.write("\n".join((f"command: {script}", *POLICY, "")))
             os.symlink(f"../services/s{number}.yml", os.path.join(enabled, f"s{number}"))
-        return self.stage.lcinit("lcinit, of files", f"{STAYING}services: {{}}\nservices_dir: {files}\n", proc=True)
+        return self.stage.lcinit(OF_FILES, f"{STAYING}services: {{}}\nservices_dir: {files}\n", proc=True)
 
-    def peers(self) -> list[Peer]:
-        """Those that are in the cache, all as PID 1 of a container."""
-        makers: Sequence[Callable[[], Peer]] = (self._s6, self._runit, self._supervisord, self._circus)
-        site = os.path.join(cache_directory(), "supervisors-python")
-        return [
-            peer
-            for peer in (make() for make in makers)
-            if os.path.exists(site if peer.argv[0] == PYTHON else peer.argv[0])
-        ]
+    def peers(self, *names: str) -> list[Peer]:
+        """Those of these names, or all, that are in the cache, each as PID 1 of a container."""
+        makers = {"s6": self._s6, "runit": self._runit, "supervisord": self._supervisord, "circus": self._circus}
+        return [makers[name]() for name in names or makers if in_cache(name)]
 
     def _s6(self) -> Peer:
-        return self._peer("s6", [_program("s6-svscan"), "-c", "4000", self.services])
+        """s6-svscan(1) with a supervisor for each service; room for more of them than its 500."""
+        return _peer("s6", [_program("s6-svscan"), "-c", "4000", self._directories("s6")])
 
     def _runit(self) -> Peer:
-        return self._peer("runit", [_program("runsvdir"), self.services])
+        """runsvdir(8) with a supervisor for each service."""
+        return _peer("runit", [_program("runsvdir"), self._directories("runit")])
+
+    def _directories(self, name: str) -> str:
+        """A directory with one for each service, which the supervisor writes to as well."""
+        directory = os.path.join(self.directory, name)
+        for number, script in enumerate(self.scripts):
+            os.makedirs(os.path.join(directory, f"s{number}"))
+            os.link(script, os.path.join(directory, f"s{number}", "run"))
+        return directory
 
     def _supervisord(self) -> Peer:
-        head = "[supervisord]\nnodaemon=true\nuser=root\nlogfile=/dev/null\nlogfile_maxbytes=0\n"
-        head += f"pidfile={self.directory}/supervisord.pid\n"
+        """supervisord without its own log and those of its programs."""
+        head = supervisord_head(self.directory)
         program = "[program:s{n}]\ncommand={script}\nstartsecs=0\nstdout_logfile=NONE\nstderr_logfile=NONE\n"
         text = head + "".join(program.format(n=n, script=script) for n, script in enumerate(self.scripts))
-        path = self.stage.write(f"{self.name}/supervisord.conf", text)
-        return self._peer("supervisord", [*_python("supervisor.supervisord"), "-c", path])
+        return supervisord(self.stage.write(f"{self.name}/supervisord.conf", text))
 
     def _circus(self) -> Peer:
-        head = "[circus]\ncheck_delay = 5\nendpoint = ipc://{d}/e\npubsub_endpoint = ipc://{d}/p\n"
+        """circusd, whose services are not to wait for one another."""
+        head = "[circus]\nendpoint = ipc://{d}/e\npubsub_endpoint = ipc://{d}/p\n"
         watcher = "[watcher:s{n}]\ncmd = {script}\nsingleton = True\nwarmup_delay = 0\n"
         text = head.format(d=self.directory)
         text += "".join(watcher.format(n=n, script=script) for n, script in enumerate(self.scripts))
         path = self.stage.write(f"{self.name}/circus.ini", text)
-        return self._peer("circus", [*_python("circus.circusd"), "--log-level", "critical", path])
+        return _peer("circus", [*_python("circus.circusd"), "--log-level", "critical", path])
 
-    @staticmethod
-    def _peer(name: str, argv: list[str]) -> Peer:
-        return Peer(name, argv, ENVIRONMENT, flags=CONTAINER, proc=True)
+
+def supervisord_head(directory: str) -> str:
+    """The section of supervisord itself: in the foreground, and with nothing to say."""
+    head = "[supervisord]\nnodaemon=true\nsilent=true\nuser=root\nlogfile=/dev/null\nlogfile_maxbytes=0\n"
+    return f"{head}pidfile={directory}/supervisord.pid\n"
+
+
+def supervisord(config: str) -> Peer:
+    """supervisord with this configuration file."""
+    return _peer("supervisord", [*_python("supervisor.supervisord"), "-c", config])
+
+
+def beside(
+    what: str, own: float, unit: str, values: Mapping[str, float], names: tuple[str, ...], budgets: Mapping[str, float]
+) -> list[Row]:
+    """A line for each peer of these names, also for one that could not be had."""
+    return [
+        Row(what, own, unit, name, values[name], budgets.get(name))
+        if name in values
+        else Row(what, own, unit, f"{name}: not to be had")
+        for name in names
+    ]
+
+
+def unpacked() -> str:
+    """Where the packages are."""
+    return os.path.join(cache_directory(), "supervisors")
+
+
+def in_cache(name: str) -> bool:
+    """Whether tests/bench/install could have it."""
+    places = {"s6": "supervisors/usr/bin/s6-svscan", "runit": "supervisors/usr/bin/runsvdir"}
+    places |= {"supervisord": "supervisors-python/supervisor", "circus": "supervisors-python/circus"}
+    return os.path.exists(os.path.join(cache_directory(), places[name]))
 
 
 def _program(name: str) -> str:
@@ -106,11 +139,5 @@ def _python(module: str) -> list[str]:
     return [PYTHON, "-I", "-c", start]
 
 
-def unpacked() -> str:
-    """Where the packages are."""
-    return os.path.join(cache_directory(), "supervisors")
-
-
-def s6_log() -> str:
-    """s6's logger."""
-    return _program("s6-log")
+def _peer(name: str, argv: list[str]) -> Peer:
+    return Peer(name, argv, ENVIRONMENT, flags=CONTAINER, proc=True)
