@@ -78,6 +78,7 @@ class Writer:
         self._outputs: dict[int, Output] = {}  # by the number that PID 1 gave
         self._by_fd: dict[int, Output] = {}  # those that epoll watches
         self._paused: dict[int, Output] = {}  # those that wait for the console
+        self._closing: dict[int, Output] = {}  # those that do and are to be closed then, by their numbers
         self._next_due = float("inf")
         self._ended = False
 
@@ -93,16 +94,17 @@ class Writer:
             if time.monotonic() >= self._next_due:
                 self._tick()
             self._console.flush()
-            if self._paused and not self._console.holds_up(time.monotonic()):
+            if self._paused or self._closing:
                 self._resume()
         until = time.monotonic() + LAST_WORDS
-        for output in self._outputs.values():
+        for output in (*self._outputs.values(), *self._closing.values()):
             self._console.drain(until - time.monotonic())
             self._finish(output)
         self._console.drain(until - time.monotonic())
 
     def _patience(self) -> float | None:
-        due = min(self._next_due, self._console.due) if self._paused else self._next_due
+        waits = self._paused or self._closing
+        due = min(self._next_due, self._console.due) if waits else self._next_due
         return None if due == float("inf") else max(0.0, due - time.monotonic()) + 0.001
 
     def _tick(self) -> None:
@@ -116,7 +118,7 @@ class Writer:
         if not events & select.EPOLLIN:  # all its writers are gone: nothing comes before it is closed
             self._forget(fd)
             return
-        if output.may_wait and self._console.holds_up(time.monotonic()):
+        if self._has_to_wait(output):
             self._forget(fd)
             self._paused[fd] = output
             return
@@ -141,10 +143,21 @@ class Writer:
         self._by_fd[fd] = output
         self._epoll.register(fd, select.EPOLLIN)
 
+    def _has_to_wait(self, output: Output) -> bool:
+        return output.may_wait and self._console.holds_up(time.monotonic())
+
     def _resume(self) -> None:
-        for output in self._paused.values():
-            self._watch(output)
-        self._paused.clear()
+        """Go on with those that wait for the console, as far as it has room."""
+        for waiting in (self._closing, self._paused):
+            for number, output in list(waiting.items()):
+                if self._has_to_wait(output):
+                    return
+                del waiting[number]
+                if waiting is self._paused:
+                    self._watch(output)
+                else:
+                    self._close(number, output)
+                    self._console.flush()
 
     def _forget(self, fd: int) -> None:
         self._paused.pop(fd, None)
@@ -195,9 +208,17 @@ class Writer:
 
     def _told_close(self, number: int) -> None:
         output = self._outputs.pop(number, None)
-        if output is not None:
-            self._forget(output.source.fd)
-            self._finish(output)
+        if output is None:
+            self._answer("closed", number)
+            return
+        self._forget(output.source.fd)
+        if self._has_to_wait(output):
+            self._closing[number] = output
+        else:
+            self._close(number, output)
+
+    def _close(self, number: int, output: Output) -> None:
+        self._finish(output)
         self._answer("closed", number)
 
     def _told_rotate(self, number: int) -> None:
@@ -214,6 +235,7 @@ class Writer:
 
     def _told_flush(self, number: int) -> None:
         for output in self._outputs.values():
-            output.take_waiting()
+            if not self._has_to_wait(output):
+                output.take_waiting()
         self._console.flush()
         self._answer("flushed", number)

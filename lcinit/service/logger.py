@@ -123,7 +123,8 @@ class Logger:
         self._tell("console", 0)
 
     async def flush(self, seconds: float = LAST_WORDS) -> bool:
-        """Wait until all that services have written by now is taken; false when that takes longer."""
+        """Wait until all that services have written by now is taken, but for what has to wait for the console; false
+        when that takes longer."""
         if self._channel is None:
             return False
         self._last_number += 1
