@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from lcinit.linux import calls, mount
 from tests.bench.runs import Failed, Peer, Row, Run, in_turn
+from tests.bench.services import half
 from tests.bench.stage import CGROUP, CONTAINER, ENVIRONMENT, PYTHON, Stage
 from tests.bench.supervisors import LCINIT, STAYING, beside, in_cache, supervisord, supervisord_head, unpacked
 
@@ -56,7 +57,7 @@ def run(stage: Stage, rounds: int, report: Callable[[str], None]) -> list[Row]:
         finally:
             os.close(reader)
 
-    medians = in_turn(peers, min(rounds, 7), measure, report)
+    medians = in_turn(peers, half(rounds), measure, report)
     values = {name: median[0] for name, median in medians.items()}
     return beside(f"{SIZE >> 20} MiB of log captured", values[LCINIT], "s", values, SINKS, {"s6-log T": 0.4})
 

@@ -24,6 +24,11 @@ IDLE = 10.0
 ALL = ("s6", "runit", "supervisord", "circus", *NOWHERE)
 
 
+def half(rounds: int) -> int:
+    """The rounds of what takes seconds each time."""
+    return max(7, rounds // 2)
+
+
 class Marks:
     """The reading end of a scene's FIFO."""
 
@@ -52,6 +57,7 @@ class Marks:
 def starting(stage: Stage, rounds: int, report: Callable[[str], None]) -> list[Row]:
     """Milliseconds from the clone of the supervisor until the last service has written its mark."""
     few, many = Scene(stage, "few", COUNT), Scene(stage, "many", MANY)
+    rounds = half(rounds)
     inline, files = few.lcinit(), few.lcinit_of_files()
     medians = in_turn([inline, files, *few.peers()], rounds, lambda peer: _time_to_start(few, peer), report)
     values = {name: median[0] for name, median in medians.items()}
@@ -61,7 +67,7 @@ def starting(stage: Stage, rounds: int, report: Callable[[str], None]) -> list[R
     # in turn with the same of the small number, so that the ratio is one of one run, too
     scenes = {f"{scene.count:,} services": scene for scene in (few, many)}
     pair = [files._replace(name=f"{COUNT:,} services"), many.lcinit_of_files()._replace(name=f"{MANY:,} services")]
-    large = in_turn(pair, min(rounds, 7), lambda peer: _time_to_start(scenes[peer.name], peer), report)
+    large = in_turn(pair, rounds, lambda peer: _time_to_start(scenes[peer.name], peer), report)
     small, big = (large[peer.name][0] for peer in pair)
     return [*rows, Row(f"{MANY:,} services up, of files", big, "ms", f"{OF_FILES}, {COUNT} of them", small, 12.0)]
 
@@ -94,7 +100,7 @@ def restarting(stage: Stage, rounds: int, report: Callable[[str], None]) -> list
         spent[peer.name].append(times)
         return (statistics.median(times),)
 
-    in_turn(peers, rounds, measure, report)
+    in_turn(peers, half(rounds), measure, report)
     counted = {name: [time for turn in turns[WARM_UP:] for time in turn] for name, turns in spent.items()}
     centiles = {name: statistics.quantiles(times, n=100) for name, times in counted.items()}
     rows = []
