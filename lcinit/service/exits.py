@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from lcinit.linux.signals import SIGKILL, signal_name
 from lcinit.record import Record
+from lcinit.supervisor.reaper import Status
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from lcinit.config.service_values import Service
-    from lcinit.supervisor.reaper import Status
 
+UNKNOWN = Status(-1)
+"""Of a process whose parent is another one, which alone is told."""
 CLEAN_SIGNALS = frozenset(("SIGHUP", "SIGINT", "SIGTERM", "SIGPIPE"))
 """A daemon that is ended by one of these has ended well; a oneshot, which has work to finish, has not."""
 
@@ -32,6 +34,8 @@ class Exit(Record):
 
     def words(self) -> str:
         """For people: `exit code 3`, `signal SIGSEGV, core dumped`."""
+        if self.code == UNKNOWN:
+            return "an end that its own parent alone was told"
         if self.signal is None:
             return f"exit code {self.code}"
         if self.result == "oom-kill":

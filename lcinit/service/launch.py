@@ -6,7 +6,9 @@ import asyncio
 import os
 
 from lcinit import log
+from lcinit.linux.process import pidfd_open
 from lcinit.linux.signals import signal_name
+from lcinit.service.exits import UNKNOWN
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -92,26 +94,30 @@ class Process:
         starting.take()
         if starting.done:
             self._starting = None
+            self._failure = starting.failure
             if starting.failure is None:
                 self._execute()
-            elif self.status is not None or self.pid is None:
+            elif self.pid is None:
                 self._fail(starting.failure)
-            else:
-                self._failure = starting.failure  # told when it is reaped
+            self._settle()
 
     _failure: CommandFailed | None = None
 
     def reaped(self, status: Status) -> None:
-        """It has ended."""
-        self.look()  # what it had to say before
-        self.status = status
+        """It has ended. What it had to say of its start may come a moment later, and counts first."""
+        if self.status is None:
+            self.status = status
+            self.look()
+            self._settle()
+
+    def _settle(self) -> None:
+        if self.status is None or self._starting is not None:
+            return
         if self._failure is not None:
             self._fail(self._failure)
-            return
-        if not self.executed:
-            self._execute()
-        if self._heard is not None:
-            self._heard.ended(self, status)
+        elif self._heard is not None:
+            heard, self._heard = self._heard, None
+            heard.ended(self, self.status)
 
     def _execute(self) -> None:
         self.executed = True
@@ -151,12 +157,27 @@ class Launcher:
         return self._follow(self._spawner.begin_function(name, descriptors), heard)
 
     def adopt(self, pid: int, heard: Heard) -> Process:
-        """A process that is there already, and this process' child: what a daemon has left behind."""
+        """A process that is there already: what a daemon has left behind, or names as its main one."""
         process = Process(heard)
         process.executed = True
         process.pid = pid
         self._register(pid, process)
+        loop = asyncio.get_running_loop()
+        try:
+            pidfd = pidfd_open(pid)
+        except OSError:
+            loop.call_soon(self._has_ended, process, -1)  # it has ended by now
+        else:
+            loop.add_reader(pidfd, self._has_ended, process, pidfd)
         return process
+
+    def _has_ended(self, process: Process, pidfd: int) -> None:
+        """An adopted process has: where it was not PID 1's child, its own parent alone is told how."""
+        if pidfd >= 0:
+            asyncio.get_running_loop().remove_reader(pidfd)
+            os.close(pidfd)
+        self._reaper.reap()
+        process.reaped(UNKNOWN)
 
     def _born(self, starting: Starting) -> None:
         process = self._under_way.get(starting)

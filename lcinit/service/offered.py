@@ -107,7 +107,11 @@ class Offered:
         """Begin; done when each is down."""
         self._begin(names, "stop", origin)
         self._services.stop(names)
-        return self._until(names, _is_down, _is_down)
+
+        def over(task: Task) -> bool:
+            return _is_down(task) or (task.state.wanted and not self._services.is_leaving(task.name))
+
+        return self._until(names, over, _is_down)  # somebody may have it started again meanwhile
 
     def restart(self, names: tuple[str, ...], origin: str) -> Waiting:
         """Begin; done when each is up again or has failed."""

@@ -71,6 +71,8 @@ class Reader:
 
         Raises LcinitError: ConfigError for a configuration that is wrong.
         """
+        from asyncio import timeout  # not by the reader: PID 1 has it by now
+
         reader, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         try:
             handed = array.array("i", [root_fd, writer])
@@ -80,7 +82,13 @@ class Reader:
                 )
             finally:
                 os.close(writer)
-            answer = await _read_all(reader)
+            async with timeout(_PATIENCE + 5):
+                answer = await _read_all(reader)
+        except TimeoutError:
+            raise SystemFailure(
+                "the process that reads service files does not answer",
+                hint="somebody in the guest may have stopped it: restart the container",
+            ) from None
         except OSError as error:
             raise SystemFailure.from_os_error("have the service files read", error) from error
         finally:

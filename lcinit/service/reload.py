@@ -24,6 +24,7 @@ class Reloading:
         self._reader = reader
         self._root_fd = root_fd
         self._task: asyncio.Task[None] | None = None
+        self._once_more = False
 
     def begin(self, *, dry_run: bool = False) -> Waiting:
         """Its result, in time: {"changes": [...]}, or the error."""
@@ -37,6 +38,9 @@ class Reloading:
 
     def quietly(self) -> None:
         """For SIGHUP and initctl's q, which nobody waits for: what comes of it is logged."""
+        if self._task is not None:
+            self._once_more = True  # files may have changed since they were read
+            return
         waiting = self.begin()
         waiting.subscribe(lambda: log.error(str(waiting.error)) if waiting.error is not None else None)
 
@@ -53,6 +57,9 @@ class Reloading:
             waiting.fail(error)
         finally:
             self._task = None
+            if self._once_more and self._supervisor.word is None:
+                self._once_more = False
+                self.quietly()
 
     def _apply(self, catalogue: Catalogue, found: tuple[Change, ...]) -> None:
         self._supervisor.events.record("reloaded", changes=len(found))

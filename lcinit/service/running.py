@@ -9,6 +9,7 @@ from lcinit import log
 from lcinit.boot.console import terminal_is_foreign
 from lcinit.control.initctl_service import InitctlService
 from lcinit.control.notify import ManagerSocket
+from lcinit.control.ratelimit import RateLimit
 from lcinit.control.service import ControlServer
 from lcinit.errors import SystemFailure
 from lcinit.service.aggregate import Aggregate
@@ -60,6 +61,7 @@ class Running:
         self._initctl: InitctlService | None = None
         self._notify: NotifySocket | None = None
         self._closing = False
+        self._complaints = RateLimit()
         self._launcher: Launcher
         self._logger: Logger
         self._supervisor: Supervisor
@@ -137,7 +139,7 @@ class Running:
         if said.main_pid is not None and said.main_pid != task.leader:
             if services.members.belongs(task.name, task.last_leader, said.main_pid):
                 task.adopt(said.main_pid)
-            else:
+            elif self._complaints.take(asyncio.get_running_loop().time()):
                 log.warning(f"{task.name} names process {said.main_pid} as its main one, which is not its own")
         task.notified(said)
 

@@ -183,7 +183,7 @@ class Services:
         event = Event(kind="restart")
         chosen = frozenset(names)
         others = [n for n in self.graph.dependent(chosen) if n in chosen or self.tasks[n].state.sub not in DOWN]
-        for name in chosen:
+        for name in {*chosen, *others}:
             self.tasks[name].restarts.forget()
         going = self._leave(others, {}, event)
         self.start(name for name in chosen if self.tasks[name].state.sub in DOWN)
@@ -222,6 +222,10 @@ class Services:
         for earlier in self.graph.after[name]:
             self._try_to_leave(earlier)
         self._wake(name)
+
+    def is_leaving(self, name: str) -> bool:
+        """Whether it is to go down and has not yet, or waits for others to."""
+        return name in self._leaving
 
     def hurry(self, seconds: float) -> None:
         """What is still to go down has so many seconds left, each."""

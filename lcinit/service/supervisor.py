@@ -171,6 +171,8 @@ class Supervisor:
         self.events.record("runlevel-changed", runlevel=wanted, previous=self.previous, origin=origin)
         keep = self.members(wanted)
         self.services.stop([name for name in self.services.going() if name not in keep])
+        for name in keep:
+            self.services.tasks[name].restarts.forget()
         self._start_members()
 
     def request(self, word: str, origin: str, *, at_once: bool = False) -> None:

@@ -320,6 +320,9 @@ class Task:
             self._around.members.signal_all(self.name, self.leader, number)
         elif self.main is not None:
             self.main.signal(number)
+        if self.main is None:
+            # a daemon that has forked, and that is not known yet: what there is of it is killed
+            self.happen(Event(kind="exited"))
 
     @property
     def leader(self) -> int:
