@@ -109,6 +109,8 @@ class Running:
     def unstartable(self, _process: Process, failure: CommandFailed) -> None:
         """There is none."""
         log.error(f"what services say is not written: {failure.message}")
+        if not self._closing:
+            self._logger.ended()
 
     def ended(self, _process: Process, status: Status) -> None:
         """It has ended."""

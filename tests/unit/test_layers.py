@@ -35,6 +35,7 @@ PURE = (
     "service/changes.py",
     "service/exits.py",
     "service/health_state.py",
+    "service/log_lines.py",
     "service/machine.py",
     "service/notifications.py",
     "service/order.py",
