@@ -12,6 +12,7 @@ import time
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from yaml._yaml import CParser
 
 from lcinit.boot.reading import from_plain, to_plain
 from lcinit.config import service_files
@@ -339,13 +340,18 @@ def test_of_the_catalogue_there_is_only_what_somebody_names():
         inline=[part("a", "command: a\nrequires: b")],
         catalogue={
             "b": "command: b\nwants: c",
-            "c": "command: c\nrequires: [a, d]",
+            "c": "command: c\nrequires: [d, a]",
             "d": "command: d\nstart_after: e\nstart_before: f",
             "e": "command: e",
             "f": "command: f",
         },
     )
     assert (names(found), found.enabled, found.broken) == (["a", "b", "c", "d"], ("a",), ())
+
+
+def test_services_are_in_the_order_of_their_names():
+    catalogue = {"z": "command: z\nwants: b", "b": "command: b"}
+    assert names(together(inline=[part("m", "command: m\nrequires: z")], catalogue=catalogue)) == ["b", "m", "z"]
 
 
 def test_an_unknown_name_is_left_to_whoever_requires_it():
@@ -422,8 +428,8 @@ def test_files_that_are_made_to_take_long_do_not():
         "deep": "command: " + "[" * 5000,
     }
     began = time.process_time()
-    found = together(guest={f"{kind}{number}": text for kind, text in worst.items() for number in range(4)})
-    assert time.process_time() - began < 2
+    found = together(guest={f"{kind}{number}": text for kind, text in worst.items() for number in range(12)})
+    assert time.process_time() - began < 6
     assert sorted({each.name.rstrip("0123456789") for each in found.broken}) == sorted(worst)
     assert max(len(each.text) for each in found.broken) < 20_000
 
@@ -491,13 +497,21 @@ def test_two_hundred_services_are_read_parsed_and_put_together_quickly(guest):
         )
         (guest.enabled / f"s{number:03}").symlink_to(f"../services/s{number:03}.yml")
     (guest.services / "first.yml").write_text("command: 'true'\ntype: oneshot\n")
-    best = 1.0
-    for _ in range(8):
+    texts = [data.decode() for _, data in guest.read().contents]
+    ours, parser = [], []
+    for _ in range(6):
         began = time.process_time()
         found = combine((), read_catalogue(catalogue_directory()), guest.read(), "cat")
-        best = min(best, time.process_time() - began)
+        ours.append(time.process_time() - began)
+        began = time.process_time()
+        for text in texts:
+            events = CParser(text)
+            while events.get_event() is not None:
+                pass
+        parser.append(time.process_time() - began)
     assert (len(found.services), len(found.enabled), found.broken) == (201, 200, ())
-    assert best < 0.08
+    # about six times what libyaml alone takes; in seconds: 25 ms where that takes 4
+    assert min(ours) < 15 * min(parser)
 
 
 def test_reading_services_imports_little():

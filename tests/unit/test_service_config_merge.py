@@ -201,6 +201,7 @@ def test_keys_that_contradict_each_other(text, line):
         "restart_delay: 5\nrestart_max_delay: 5",
         "restart_delay: 0\nrestart_reset: 5",
         "start_limit_burst: null",
+        "start_limit_interval: 5",
         "tty: /dev/tty1",
         "tty: /dev/tty1\nlog: file\nstart_pre: x",
         "tty: /dev/tty1\nlog: file\nhealth: {exec: x}",
