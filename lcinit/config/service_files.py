@@ -1,15 +1,20 @@
 """From service files to services: the catalogue's, the guest's, and those of the configuration itself.
 
 What the guest has is hostile: it is read by handles, up to a size, and never waited for; a file that is wrong is the
-trouble of its service alone.
+trouble of its service alone. Whoever parses it may have given up all rights by then, also that to read the library: so
+what is imported on demand elsewhere is imported here.
 """
 
 from __future__ import annotations
 
+import difflib  # noqa: F401
+import ipaddress  # noqa: F401
 import os
 import stat
 
 import lcinit
+import lcinit.linux.capabilities
+import lcinit.linux.signals
 from lcinit.config.diagnostics import MAX_PROBLEMS, Problems, quoted
 from lcinit.config.document import NULL, compose
 from lcinit.config.service_checks import merge
