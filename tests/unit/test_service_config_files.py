@@ -255,6 +255,7 @@ def test_reading_leaves_no_descriptor_open(guest, tmp_path):
 def test_the_catalogue_gives_files_by_name(tmp_path):
     (tmp_path / "a.yml").write_text("command: a")
     (tmp_path / "README.md").write_text("no service")
+    (tmp_path / "b.txt").write_text("no service")
     read = read_catalogue(str(tmp_path))
     assert (read("a"), read("b"), read("README"), read("../a")) == (b"command: a", None, None, None)
     assert read_catalogue(str(tmp_path / "nowhere"))("a") is None

@@ -158,6 +158,8 @@ def test_what_asks_for_nothing_needs_nothing(text):
 
 
 def test_wrong_services_are_told_without_what_else_they_would_mean():
+    (line,) = problems("services: 1\n")
+    assert line.startswith("1:11: services: is the number 1")
     (line,) = problems(f"{SHARED}services: 1\nrunlevel: 2\n")
     assert line.startswith("2:11: services: is the number 1")
 
