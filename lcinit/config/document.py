@@ -148,17 +148,18 @@ class _Composer:
                 exit_code=EX_OSERR,
             ) from None
         events = yaml.events
+        scalar, mapping, mapping_end = events.ScalarEvent, events.MappingStartEvent, events.MappingEndEvent
         try:
-            parser = CParser(self._text)
-            while (event := parser.get_event()) is not None:
+            next_event = CParser(self._text).get_event
+            while (event := next_event()) is not None:
                 kind = type(event)
-                if kind is events.ScalarEvent:
+                if kind is scalar:
                     self._scalar(event)
-                elif kind is events.MappingStartEvent:
+                elif kind is mapping:
                     self._open(event, MAP)
                 elif kind is events.SequenceStartEvent:
                     self._open(event, LIST)
-                elif kind is events.MappingEndEvent or kind is events.SequenceEndEvent:
+                elif kind is mapping_end or kind is events.SequenceEndEvent:
                     self._close()
                 elif kind is events.AliasEvent:
                     self._alias(event)
@@ -175,7 +176,9 @@ class _Composer:
     def _scalar(self, event: Any) -> None:
         mark = event.start_mark
         line, column = mark.line + 1, mark.column + 1
-        self._count(mark, 1)
+        self._total += 1
+        if self._total > MAX_NODES:
+            self._count(mark, 0)
         if event.tag is not None:
             node = self._bad(
                 line, column, f"the tag {quoted(event.tag)}", "tags are not accepted: write the value alone"
@@ -259,15 +262,17 @@ class _Composer:
             self._root = node
             return
         parent = self._stack[-1]
-        parent.node.weight += node.weight
-        parent.node.height = max(parent.node.height, node.height + 1)
-        if parent.node.kind == LIST:
-            parent.node.value.append(node)
-        elif parent.key is None:
+        outer, key = parent.node, parent.key
+        outer.weight += node.weight
+        if node.height >= outer.height:
+            outer.height = node.height + 1
+        if outer.kind == LIST:
+            outer.value.append(node)
+        elif key is None:
             parent.key = self._key(node, parent)
         else:
-            if parent.key.kind != BAD:
-                parent.node.value.append((parent.key, node))
+            if key.kind != BAD:
+                outer.value.append((key, node))
             parent.key = None
 
     def _key(self, node: Node, parent: _Open) -> Node:
