@@ -8,6 +8,7 @@ what is imported on demand elsewhere is imported here.
 from __future__ import annotations
 
 import difflib  # noqa: F401
+import errno
 import ipaddress  # noqa: F401
 import os
 import stat
@@ -159,7 +160,8 @@ def _entries(root_fd: int, directory: str, complaints: list[str]) -> list[str]:
     except FileNotFoundError:
         return []
     except OSError as error:
-        complaints.append(f"cannot read {directory}: {_cause(error)}; make it a directory")
+        right = "let root read it" if error.errno == errno.EACCES else "make it a directory"
+        complaints.append(f"cannot read {directory}: {_cause(error)}; {right}")
         return []
     try:
         with os.scandir(handle) as entries:

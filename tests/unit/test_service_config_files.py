@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import marshal
 import os
 import socket
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 
 import pytest
 from hypothesis import given, settings
@@ -24,6 +26,7 @@ from lcinit.config.service_files import (
     read_catalogue,
     read_guest,
 )
+from lcinit.config.service_schema import SERVICE
 from lcinit.config.service_values import (
     Broken,
     Catalogue,
@@ -167,6 +170,70 @@ def test_magic_links_are_not_followed(guest, tmp_path):
         found = guest.read(str(guest.services), root="/")
     assert found.contents == ()
     assert "Too many levels of symbolic links" in found.broken[0].text
+
+
+@pytest.mark.row(24)
+@pytest.mark.parametrize("device", ["/dev/zero", "/dev/null", "/dev/ptmx"])
+def test_devices_are_not_read(guest, device):
+    (guest.services / "x.yml").symlink_to(device)
+    found = guest.read(str(guest.services), root="/")
+    text = f"cannot read {guest.services}/x.yml: it is no regular file; write a file there, or remove it"
+    assert (found.contents, found.broken) == ((), (Broken(name="x", text=text),))
+
+
+@contextmanager
+def ordinary_user():
+    """Without the rights of root, where the tests have them."""
+    root = os.geteuid() == 0
+    if root:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        if root:
+            os.seteuid(0)
+
+
+def test_a_file_that_may_not_be_read_is_the_trouble_of_its_service(guest):
+    (guest.services / "x.yml").write_text("command: x")
+    (guest.services / "y.yml").write_text("command: y")
+    (guest.services / "x.yml").chmod(0)
+    fd = os.open(guest.path, os.O_PATH)
+    with ordinary_user():
+        found = read_guest(fd, DIRECTORY)
+    os.close(fd)
+    assert found.contents == (("y", b"command: y"),)
+    text = f"cannot read {DIRECTORY}/x.yml: Permission denied; mend it or remove it"
+    assert found.broken == (Broken(name="x", text=text),)
+
+
+def test_directories_that_may_not_be_read_are_told(guest):
+    (guest.services / "x.yml").write_text("command: x")
+    fd = os.open(guest.path, os.O_PATH)
+    for path in (guest.services, guest.enabled):
+        path.chmod(0)
+    with ordinary_user():
+        found = read_guest(fd, DIRECTORY)
+    os.close(fd)
+    for path in (guest.services, guest.enabled):
+        path.chmod(0o755)
+    assert found.contents == ()
+    assert found.broken == tuple(
+        Broken(name=path, text=f"cannot read {path}: Permission denied; let root read it")
+        for path in (DIRECTORY, ENABLED)
+    )
+
+
+def test_a_directory_that_leads_outside_is_the_one_inside(guest, tmp_path):
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside/x.yml").write_text("command: outside")
+    guest.services.rmdir()
+    guest.services.symlink_to(tmp_path / "outside")
+    assert guest.read() == GuestFiles(directory=DIRECTORY)
+    inside = guest.path / str(tmp_path / "outside")[1:]
+    inside.mkdir(parents=True)
+    (inside / "x.yml").write_text("command: inside")
+    assert guest.read().contents == (("x", b"command: inside"),)
 
 
 @pytest.mark.parametrize("kind", ["file", "fifo", "loop"])
@@ -448,6 +515,37 @@ def test_any_bytes_are_a_service_or_problems_of_their_file(data):
     found = combine((), {}.get, GuestFiles(directory="/d", contents=(("good", b"command: x"), ("x", data))), "/cat")
     assert "good" in names(found)
     assert {*names(found), *(each.name for each in found.broken)} == {"good", "x"}
+    assert from_plain(marshal.loads(marshal.dumps(to_plain(found)))) == found
+
+
+KEYS = sorted({*SERVICE.fields, *("tcp", "http", "exec", "to", "user", "command", "memory_max", "zzz")})
+SCALARS = st.sampled_from(
+    (None, True, False, 0, 1, 5, -1, 0.5, "", "x", "a b", "1m", "/x", "/dev/x", "TERM", "no", "oneshot", "file", "512M")
+)
+TREES = st.recursive(
+    SCALARS, lambda below: st.lists(below, max_size=3) | st.dictionaries(st.sampled_from(KEYS), below, max_size=3)
+)
+DOCUMENTS = st.dictionaries(st.sampled_from(KEYS), TREES, max_size=5).map(lambda value: json.dumps(value).encode())
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(DOCUMENTS, min_size=1, max_size=3), st.booleans())
+def test_any_documents_over_one_another_are_a_service_or_broken(layers, enabled):
+    shipped = {"x": layers[0]}
+    guest = GuestFiles(
+        directory="/d",
+        contents=tuple(("x", each) for each in layers[1:2]),
+        enabled=("x",) if enabled else (),
+    )
+    inline = []
+    for data in layers[2:]:
+        try:
+            inline.append(parse_service(data, "init.yml", "x").replace(path="services.x"))
+        except LcinitError as error:
+            assert error.exit_code == 78
+    found = combine(tuple(inline), shipped.get, guest, "/cat")
+    known = guest.contents or enabled or inline
+    assert names(found) + [each.name for each in found.broken] == (["x"] if known else [])
     assert from_plain(marshal.loads(marshal.dumps(to_plain(found)))) == found
 
 
