@@ -8,7 +8,7 @@ import pytest
 
 from lcinit.cli import check
 from lcinit.config.service_tree import is_service
-from lcinit.errors import EX_CONFIG
+from lcinit.errors import EX_CONFIG, EX_NOPERM, ConfigError
 
 
 @pytest.fixture
@@ -129,6 +129,27 @@ def test_what_the_services_of_a_directory_require_must_be_there(place, capsys):
         "b.yml:3:1: requires: there is no service nobody; write the file of it, or leave it out",
         'c.yml:1:1: comand: the key "comand" is unknown; did you mean command?',
     ]
+
+
+def test_what_is_missing_is_told_where_it_is_required_also_by_the_first_key(place, capsys):
+    directory = place(a="requires: [nobody]\ncommand: x\n")
+    assert checked(capsys, directory)[2] == [
+        "a.yml:1:11: requires: there is no service nobody; write the file of it, or leave it out"
+    ]
+
+
+def test_a_file_that_may_not_be_read_has_a_code_of_its_own_unless_another_is_wrong(place, capsys, monkeypatch):
+    directory = place(a="command: x\n", b="comand: x\ncommand: x\n")
+    read = check.read_file
+
+    def refuse(path):
+        if path.endswith("a.yml"):
+            raise ConfigError(f"cannot read {path}: Permission denied", exit_code=EX_NOPERM)
+        return read(path)
+
+    monkeypatch.setattr(check, "read_file", refuse)
+    assert checked(capsys, directory / "a.yml")[0] == EX_NOPERM
+    assert checked(capsys, directory / "a.yml", directory / "b.yml")[0] == EX_CONFIG
 
 
 def test_other_files_that_are_named_count(place, capsys, tmp_path):

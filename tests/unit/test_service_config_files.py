@@ -277,6 +277,17 @@ def test_of_many_bad_names_some_are_shown(guest):
     assert guest.broken(DIRECTORY).endswith('" 09.yml" and 15 more; rename the files')
 
 
+def test_ten_bad_names_are_all_shown(guest):
+    for number in range(10):
+        (guest.services / f" {number:02}.yml").touch()
+    assert guest.broken(DIRECTORY).endswith('" 09.yml"; rename the files')
+
+
+def test_the_bounds_are_those_of_the_documentation():
+    bounds = (service_files.LARGEST, service_files.LARGEST_TOGETHER, service_files.MOST_FILES)
+    assert bounds == (65536, 4194304, 4096)
+
+
 def test_names_with_another_ending_are_told(guest):
     for name in ("a.yaml", "b.YML", "c.Yaml", "d.json"):
         (guest.services / name).write_text("command: x")

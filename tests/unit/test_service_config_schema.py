@@ -29,7 +29,13 @@ BEYOND_A_SCHEMA = (
     *("command: '\"x'", 'command: ["", x]', "pid_file: /run/../x", "description: ", "limits: {nofile: '5:4'"),
     *("reload_signal: SIGFOO", "success_exit_status: [SIGFOO]", "restart_prevent_exit_status: [SIGFOO]"),
     *("health: {tcp: '", "health: {http: 'http://", 'health: {http: "http://', "environment_file: "),
-    *("capabilities: [net_rwa]", "cgroup: {memory_max: 0M}", "cgroup: {memory_max: 9999999999T}", "log: {to: none"),
+    *(
+        "capabilities: [net_rwa]",
+        "cgroup: {memory_max: 0M}",
+        "cgroup: {memory_max: 9999999999T}",
+        "cgroup: {memory_max: 4194305T}",
+        "log: {to: none",
+    ),
     *("cgroup: {memory_high: 2M, ", "cgroup: {cpu_max: 0%}", "cgroup: {cpu_max: 100001%}", "log: {max_"),
     *("log: {to: file, format", "log: {rate_limit_interval", "tty: /dev/../etc/x"),
     "runlevels: 1.0",  # which is an integer in JSON
