@@ -145,7 +145,11 @@ class Task:
     # time
 
     def _time_is_up(self, name: str, seconds: float) -> None:
-        if not self.why:
+        if self.state.sub == "reload":
+            # it stays up, and this is not to be the reason of an end that comes some day
+            self.reload_failed = True
+            log.warning(f"{self.name}: its reload took longer than {name}_timeout ({seconds:g} s)")
+        elif not self.why:
             self.why = f"its {name} took longer than {name}_timeout ({seconds:g} s)"
         self.happen(Event(kind="deadline"))
 
