@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from typing import Any
 
@@ -62,7 +63,7 @@ def test_delays_double_up_to_their_maximum_and_begin_anew_when_somebody_looks() 
     with Bare({"a": service}) as guest:
         state = guest.awaited("a", lambda state: state["sub"] == "failed", "failed")
         times = starts(guest, "a")
-        gaps = [later - earlier for earlier, later in zip(times, times[1:], strict=False)]
+        gaps = [later - earlier for earlier, later in itertools.pairwise(times)]
         wanted = [0, 0.2, 0.4, 0.6, 0.6]
         assert len(gaps) == len(wanted)
         assert all(0 <= gap - least < 0.15 for gap, least in zip(gaps, wanted, strict=True)), gaps
