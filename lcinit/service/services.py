@@ -223,6 +223,13 @@ class Services:
             self._try_to_leave(earlier)
         self._wake(name)
 
+    def look_again(self) -> None:
+        """Whoever waits for others may wait for other ones now: the order has changed."""
+        for name in [name for name in self._leaving if name in self.tasks]:
+            self._try_to_leave(name)
+        for task in list(self.tasks.values()):
+            self.look_at(task)
+
     def is_leaving(self, name: str) -> bool:
         """Whether it is to go down and has not yet, or waits for others to."""
         return name in self._leaving

@@ -145,6 +145,7 @@ class Supervisor:
         services.stop(stop)
         services.restart(restart)
         services.start(start)
+        services.look_again()
         self._tell()
         if kept:
             self.listeners.append(self._forget_gone)
