@@ -135,16 +135,14 @@ say('READY=1'); stay()
         assert guest.lcinit("reload", "tells").returncode == 0
         failed = guest.lcinit("reload", "fails")
         assert failed.returncode != 0, failed
-        began = time.monotonic()
         assert guest.lcinit("reload", "hangs").returncode != 0
-        assert time.monotonic() - began < 3
-        assert "hangs: its reload took longer than start_timeout (0.4 s)" in guest.console()
+        guest.container.expect("hangs: its reload took longer than start_timeout (0.4 s)")
         assert {name: guest.service(name)["pid"] for name in services} == pid
         none_left(guest, "\0001000\0sleep")
         assert {state["sub"] for state in guest.services().values()} == {"running"}
         guest.call("Kill", name="hangs", signal="SIGKILL")
         guest.awaited("hangs", lambda state: state["restarts"] == 1, "started again")
-        assert "hangs has ended (signal SIGKILL); it is started again" in guest.console()
+        guest.container.expect("hangs has ended (signal SIGKILL); it is started again")
 
 
 FORKS = """
