@@ -136,13 +136,13 @@ say('READY=1'); stay()
         failed = guest.lcinit("reload", "fails")
         assert failed.returncode != 0, failed
         assert guest.lcinit("reload", "hangs").returncode != 0
-        guest.container.expect("hangs: its reload took longer than start_timeout (0.4 s)")
+        guest.container.expect(r"hangs: its reload took longer than start_timeout \(0\.4 s\)")
         assert {name: guest.service(name)["pid"] for name in services} == pid
         none_left(guest, "\0001000\0sleep")
         assert {state["sub"] for state in guest.services().values()} == {"running"}
         guest.call("Kill", name="hangs", signal="SIGKILL")
         guest.awaited("hangs", lambda state: state["restarts"] == 1, "started again")
-        guest.container.expect("hangs has ended (signal SIGKILL); it is started again")
+        guest.container.expect(r"hangs has ended \(signal SIGKILL\); it is started again")
 
 
 FORKS = """
@@ -159,10 +159,10 @@ stay()
 WRITE = "open('/run/NAME.pid', 'w').write('%d\\n' % os.getpid())"
 
 
-def forks(name: str, *, write: str = WRITE, code: int = 0) -> dict[str, Any]:
+def forks(name: str, *, write: str = WRITE, code: int = 0, **keys: Any) -> dict[str, Any]:
     """A daemon that forks twice and then writes its PID."""
     script = FORKS.format(write=write.replace("NAME", name), code=code)
-    return {**says(script), "type": "forking", "pid_file": f"/run/{name}.pid", "restart": "no"}
+    return {**says(script), "type": "forking", "pid_file": f"/run/{name}.pid", "restart": "no", **keys}
 
 
 def test_a_daemon_that_forks_is_known_by_its_file() -> None:
