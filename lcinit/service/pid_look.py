@@ -20,7 +20,8 @@ _ANSWER = 512
 def run(descriptors: list[int]) -> int:
     """In the process: `descriptors` are the guest's root, the pipe for the answer, and a file with what to do.
 
-    The answer is `PID` or `!why not`, whenever that changes; who asked ends this process once it has what it needs.
+    The answer is `PID UID` (the UID of the service's user) or `!why not`, whenever that changes; who asked ends this
+    process once it has what it needs.
     """
     root, answer, orders = descriptors
     order = marshal.loads(os.pread(orders, 1 << 16, 0))
@@ -30,7 +31,8 @@ def run(descriptors: list[int]) -> int:
     while True:
         try:
             who = identity(root, order["user"], None)
-            now = str(read_pid(root, order["path"], uid=0 if who is None else who.uid, belongs=lambda _pid: True))
+            uid = 0 if who is None else who.uid
+            now = f"{read_pid(root, order['path'], uid=uid, belongs=lambda _pid: True)} {uid}"
         except (NoPid, LcinitError) as error:
             now = f"!{error.message}"
         if now != said:

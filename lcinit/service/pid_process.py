@@ -11,6 +11,8 @@ from lcinit.linux.signals import SIGKILL
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from lcinit.errors import CommandFailed
     from lcinit.service.launch import Launcher, Process
     from lcinit.service.task import Task
@@ -21,15 +23,18 @@ if TYPE_CHECKING:
 class PidFiles:
     """Finds the main processes of services that have forked."""
 
-    def __init__(self, launcher: Launcher, root_fd: int, members: Members) -> None:
+    def __init__(
+        self, launcher: Launcher, root_fd: int, members: Members, task_of: Callable[[int], Task | None]
+    ) -> None:
         self._launcher = launcher
         self._root_fd = root_fd
         self._members = members
+        self._task_of = task_of
 
     def find(self, task: Task) -> None:
         """Have it found: `task.found_main` is called in the end."""
         try:
-            _Search(self._launcher, self._root_fd, self._members, task)
+            _Search(self._launcher, self._root_fd, self._members, self._task_of, task)
         except OSError as error:
             task.found_main(0, f"its PID file cannot be read: {error.strerror}")
 
@@ -37,8 +42,16 @@ class PidFiles:
 class _Search:
     """One search."""
 
-    def __init__(self, launcher: Launcher, root_fd: int, members: Members, task: Task) -> None:
+    def __init__(
+        self,
+        launcher: Launcher,
+        root_fd: int,
+        members: Members,
+        task_of: Callable[[int], Task | None],
+        task: Task,
+    ) -> None:
         self._members = members
+        self._task_of = task_of
         self._task = task
         self._start = task.starts
         self._why = "its PID file was not read in time"
@@ -65,16 +78,22 @@ class _Search:
         for line in data.decode("utf-8", "replace").splitlines():
             if line.startswith("!"):
                 self._why = line[1:]
-            elif line.isdigit() and self._belongs(int(line)):
-                self._finish(int(line))
+                continue
+            pid, uid = map(int, line.split())
+            if self._belongs(pid, uid):
+                self._finish(pid)
                 return
-            else:
-                self._why = f"process {line}, which {self._task.service.pid_file} names, is not one of the service's"
+            self._why = f"process {pid}, which {self._task.service.pid_file} names, is not one of the service's"
         if not data or self._task.starts != self._start or self._task.state.sub != "start":
             self._finish(0)
 
-    def _belongs(self, pid: int) -> bool:
-        return pid > 1 and self._members.belongs(self._task.name, self._task.last_leader, pid)
+    def _belongs(self, pid: int, uid: int) -> bool:
+        task, members = self._task, self._members
+        if pid <= 1:
+            return False
+        if members.belongs(task.name, task.last_leader, pid):
+            return True
+        return members.left_behind(task.name, pid, task.begun, uid) and self._task_of(pid) in (None, task)
 
     def _finish(self, pid: int) -> None:
         self._loop.remove_reader(self._reader)

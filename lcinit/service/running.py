@@ -81,7 +81,7 @@ class Running:
         supervisor = self._supervisor = Supervisor(world, step, means, Aggregate(self._manager.tell))
         foreign = terminal_is_foreign(world)
         supervisor.services.adapted[COMMAND] = lambda program: on_console(program, own_session=foreign)
-        supervisor.find_main = PidFiles(self._launcher, root_fd, members).find
+        supervisor.find_main = PidFiles(self._launcher, root_fd, members, supervisor.services.task_of).find
         supervisor.on_signal = self._take_signal
         self._open_notify()
         catalogue = await reading

@@ -252,7 +252,7 @@ class Services:
 
     def task_of(self, pid: int) -> Task | None:
         """The service that a process belongs to where no cgroup tells."""
-        leaders = {task.leader: task for task in self.tasks.values() if task.leader}
+        leaders = {each: task for task in self.tasks.values() for each in (task.leader, task.last_leader) if each}
         if pid in leaders:
             return leaders[pid]
         return next((leaders[each] for each in self.members.table.ancestors(pid) if each in leaders), None)

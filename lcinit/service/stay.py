@@ -7,6 +7,7 @@ is looked at by other processes from there on, or by handles that were opened be
 
 from __future__ import annotations
 
+import errno
 import gc
 import os
 import resource
@@ -14,7 +15,7 @@ import resource
 from lcinit import log
 from lcinit.boot import guard
 from lcinit.boot.runner import Runner
-from lcinit.linux import namespaces, process
+from lcinit.linux import files, namespaces, process
 from lcinit.plan import steps as s
 from lcinit.service import log_writer, pid_look
 from lcinit.service.reader import Reader
@@ -45,7 +46,7 @@ async def _stay(world: World, rules: Supervision, reader: Reader, spawner: Spawn
     await loop_needed()
     process.set_child_subreaper(True)
     # before the root changes: what is at these paths then is the guest's
-    around = running(world, rules, reader, spawner, namespaces.open_procfs())
+    around = running(world, rules, reader, spawner, _procfs())
     runner = Runner(world)
     step = world.plan.steps[await runner.run()]
     if not isinstance(step, s.KeepServices):
@@ -58,6 +59,24 @@ async def _stay(world: World, rules: Supervision, reader: Reader, spawner: Spawn
     gc.collect()
     gc.freeze()
     return await around.run(step)
+
+
+def _procfs() -> int:
+    """Where the table of processes is read: a procfs that nobody can mount over. Without the right to make one there is
+    the container's, over which services that have no more rights than lcinit cannot mount either.
+    """
+    try:
+        return namespaces.open_procfs()
+    except OSError as error:
+        if error.errno != errno.EPERM:
+            raise
+    fd = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        files.check_statfs_type(fd, files.PROC_SUPER_MAGIC, "/proc")
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
 
 
 def _raise_descriptors() -> None:

@@ -46,7 +46,8 @@ class Task:
         self.service = service
         self.state = State()
         self.since = time.time()
-        self.started: float | None = None  # time.monotonic() of the main process' exec
+        self.begun = 0.0  # time.monotonic() of the request for the main process
+        self.started: float | None = None  # the same of its exec
         self.started_at: float | None = None
         self.main: Process | None = None
         self.exit: Exit | None = None
@@ -219,6 +220,7 @@ class Task:
         return program if adapt is None else adapt(program)
 
     def _spawn(self) -> None:
+        self.begun = time.monotonic()
         try:
             program = self.program()
             self._oom_before = self._around.members.oom_kills(self.name)
@@ -277,7 +279,7 @@ class Task:
         if self.main is not None:
             self.main.orphan()
         self.main = self._around.launcher.adopt(pid, self)
-        self.last_leader = pid
+        self.last_leader = self._around.members.first_of(pid)
 
     def found_main(self, pid: int, why: str) -> None:
         """The PID file was read: `pid`, or 0 and why there is none."""
@@ -321,7 +323,7 @@ class Task:
     def _ask_to_stop(self) -> None:
         number = signal_number(self.service.stop_signal)
         if self.service.kill_mode == "control-group":
-            self._around.members.signal_all(self.name, self.leader, number)
+            self._around.members.signal_all(self.name, self.last_leader, number)
         elif self.main is not None:
             self.main.signal(number)
         if self.main is None:
@@ -346,7 +348,7 @@ class Task:
     def signal(self, number: int, whom: str) -> int:
         """Signal its main process or all of it: how many there were."""
         if whom == "all":
-            return self._around.members.signal_all(self.name, self.leader, number)
+            return self._around.members.signal_all(self.name, self.last_leader, number)
         if self.main is None or self.main.pid is None:
             return 0
         self.main.signal(number)

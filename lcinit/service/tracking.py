@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 
 from lcinit.boot import cgroup_control
 from lcinit.linux.signals import SIGKILL
@@ -24,6 +25,7 @@ TIMED_OUT = Status(-1)
 SWEEP = 0.05  # seconds until those are looked for who have left their process group
 SWEEPS = 8
 MOST_ANCESTORS = 64
+_TICKS = os.sysconf("SC_CLK_TCK")
 
 
 class Table:
@@ -50,6 +52,22 @@ class Table:
         stat = self.read(f"{pid}/stat")
         fields = stat[stat.rfind(b")") + 2 :].split()
         return (pid, int(fields[1]), int(fields[3])) if len(fields) > 3 else None
+
+    def orphan_since(self, pid: int, began: float, uid: int) -> bool:
+        """Whether a process that PID 1 has inherited has begun since `began` (of time.monotonic()), and is the one of
+        `uid` where that is not root's.
+        """
+        stat = self.read(f"{pid}/stat")
+        fields = stat[stat.rfind(b")") + 2 :].split()
+        if len(fields) < 20 or int(fields[1]) != os.getpid():
+            return False
+        # proc_pid_stat(5), starttime: ticks of CLOCK_BOOTTIME, rounded down
+        age = time.clock_gettime(time.CLOCK_BOOTTIME) - int(fields[19]) / _TICKS
+        try:
+            owner = os.stat(str(pid), dir_fd=self.procfs).st_uid
+        except OSError:
+            return False
+        return time.monotonic() - age > began - 2 / _TICKS and uid in (0, owner)
 
     def read(self, name: str) -> bytes:
         """The beginning of a file of it; empty where there is none."""
@@ -143,6 +161,19 @@ class Members:
         if self.cgroups.directory(name) >= 0:
             return self.service_of(pid) == name
         return self.table.belongs(pid, leader)
+
+    def first_of(self, pid: int) -> int:
+        """What is its `leader` from the time on when a process becomes a service's main one: the first process of its
+        session, by which those beside it are found.
+        """
+        found = self.table.process(pid)
+        return found[2] if found is not None and found[2] not in (0, 1, os.getsid(0)) else pid
+
+    def left_behind(self, name: str, pid: int, began: float, uid: int) -> bool:
+        """Whether a process may be the daemon that a service's first one, of the time `began`, has left in a session
+        of its own. Only where there are no cgroups to tell; that it is no other service's is for the caller to know.
+        """
+        return self.cgroups.directory(name) < 0 and self.table.orphan_since(pid, began, uid)
 
     def oom_kills(self, name: str) -> int:
         """How many of its processes the kernel has killed for want of memory so far."""

@@ -22,6 +22,11 @@ def up(guest: Bare) -> set[str]:
     return {name for name, state in guest.services().items() if state["sub"] == "running"}
 
 
+def until_up(guest: Bare, wanted: set[str]) -> None:
+    """Wait until these and no others run."""
+    wait_until(lambda: up(guest) == wanted, f"{wanted} up and no others", guest)
+
+
 def test_services_of_the_boot_come_first_and_stay_in_every_runlevel() -> None:
     services = {
         "early": ready(0.4, runlevels="S"),
@@ -39,7 +44,7 @@ def test_services_of_the_boot_come_first_and_stay_in_every_runlevel() -> None:
         for level, name in ((5, "five"), (2, "two"), (1, "one")):
             guest.call("SetRunlevel", runlevel=str(level))
             wanted = {"early", name} | ({"helper"} if level == 1 else set())
-            wait_until(lambda wanted=wanted: up(guest) == wanted, f"in runlevel {level}: {wanted}", guest)
+            until_up(guest, wanted)
         assert guest.service("early")["pid"] == pid
         assert guest.lcinit("runlevel").stdout == "2 1\n"
 
@@ -52,7 +57,7 @@ def test_the_fifo_is_obeyed_at_both_places_in_every_word(place: str) -> None:
         for word, name in (("2", "two"), ("4", "four"), ("5", "five"), ("s", "one"), ("3", "three")):
             done = guest.run("lcinit", "telinit", "--fifo", place, word, check=False)
             assert done == "0", done
-            wait_until(lambda name=name: up(guest) == {name, "always"}, f"in runlevel {word}", guest)
+            until_up(guest, {name, "always"})
             level = "1" if word == "s" else word
             assert guest.run("lcinit", "runlevel") == f"{previous} {level}"
             previous = level
@@ -80,7 +85,7 @@ def test_a_runlevel_that_changes_while_services_come_and_go_ends_where_it_was_la
             guest.call("SetRunlevel", runlevel="2")
             guest.call("SetRunlevel", runlevel="3")
         guest.call("SetRunlevel", runlevel="2")
-        wait_until(lambda: up(guest) == {"two", "both"}, "where it was sent", guest)
+        until_up(guest, {"two", "both"})
         assert guest.service("both")["pid"] == pid
 
 
