@@ -52,8 +52,16 @@ def test_the_kernel_is_told_how_it_ends(mapped: bool, word: str, status: int) ->
     assert down(result.lines) == ["a"], result
 
 
-@pytest.mark.parametrize("loop", BOTH_LOOPS)
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGPWR, signal.SIGRTMIN + 3, signal.SIGRTMIN + 4])
+@pytest.mark.parametrize(
+    ("number", "loop"),
+    [
+        (signal.SIGTERM, "asyncio"),
+        (signal.SIGTERM, "uvloop"),
+        (signal.SIGPWR, "asyncio"),
+        (signal.SIGRTMIN + 3, "uvloop"),
+        (signal.SIGRTMIN + 4, "asyncio"),
+    ],
+)
 def test_managers_signals_stop_all_in_order(number: int, loop: str) -> None:
     services = {"a": sh(STAY), "b": sh(STAY, requires="a"), "c": sh(STAY, requires="b")}
     with Bare(services, env={"LCINIT_EVENT_LOOP": loop}) as guest:
