@@ -118,9 +118,9 @@ class Services:
 
     def look_at(self, task: Task) -> None:
         """Whether a service that waits may go on, and what it waits for otherwise."""
-        if task.state.sub != "waiting":
-            return
         name = task.name
+        if task.state.sub != "waiting" or self._is_to_stop(name):
+            return
         why = self._impossible(name)
         if not why:
             task.waits_for = self._awaited(name)
@@ -234,6 +234,10 @@ class Services:
         """Whether it is to go down and has not yet, or waits for others to."""
         return name in self._leaving
 
+    def _is_to_stop(self, name: str) -> bool:
+        event = self._leaving.get(name)
+        return event is not None and event.kind == "stop"
+
     def hurry(self, seconds: float) -> None:
         """What is still to go down has so many seconds left, each."""
         for name in self._leaving:
@@ -263,8 +267,11 @@ class Services:
         """Tell all whom a change of its state concerns."""
         sub = task.state.sub
         self._record(task, before)
-        if sub in ("waiting", *DOWN) and task.name in self._leaving and before.sub != "waiting":
-            self._left(task.name)
+        if task.name in self._leaving and sub in ("waiting", "auto-restart", *DOWN):
+            if sub not in DOWN and self._is_to_stop(task.name):
+                task.happen(self._leaving[task.name])  # it has ended before its turn came, and does not come again
+            elif sub != "auto-restart":
+                self._left(task.name)
         if sub in UP or sub in DOWN or sub == "auto-restart":
             self._wake(task.name)
         self._on_change(task)

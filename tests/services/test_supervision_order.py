@@ -200,3 +200,38 @@ def test_nothing_is_started_while_lcinit_ends() -> None:
         with pytest.raises(LcinitError, match="lcinit stops"):
             guest.call("SetRunlevel", runlevel="2")
         assert guest.service("a")["pid"] is None
+
+
+@pytest.mark.parametrize("how", ["stop", "poweroff"])
+@pytest.mark.parametrize("delay", [0, 0.2])
+def test_one_that_ends_before_its_turn_to_stop_does_not_come_again(how: str, delay: float) -> None:
+    """It has to wait for those that start after it, and would be restarted if nobody had asked."""
+    slow = "trap 'sleep 0.6; exit 0' TERM; echo >&3; exec 3>&-; while :; do sleep 0.02; done"
+    services = {
+        "base": sh(STAY, restart="always", restart_delay=delay),
+        "top": sh(slow, type="notify-fd", start_after="base"),
+    }
+    with Bare(services, shutdown={"timeout": "20s"}) as guest:
+        guest.up("top")
+        for _ in range(2 if delay else 0):  # the first restart is immediate
+            pid = guest.up("base")["pid"]
+            guest.call("Kill", name="base", signal="SIGKILL")
+            guest.awaited("base", lambda state, pid=pid: state["pid"] not in (None, pid), "again")
+        count = len(facts(guest, "service-starting", "base"))
+        began = time.monotonic()
+        if how == "stop":
+            with guest.client() as client:
+                client.call("io.lcinit.Services.Stop", names=["base", "top"], wait=False)
+        else:
+            guest.lcinit("poweroff")
+        guest.call("Kill", name="base", signal="SIGKILL")
+        if how == "stop":
+            guest.awaited("top", lambda state: state["sub"] == "dead", "down")
+            time.sleep(2 * delay)
+            assert guest.service("base")["pid"] is None, guest.service("base")
+            assert len(facts(guest, "service-starting", "base")) == count
+            guest.asked("Start", "base")
+        else:
+            result = outcome(guest.container)
+            assert time.monotonic() - began < 3, result
+            assert str(result).count("base is up") == count, result
