@@ -153,7 +153,7 @@ class Image:
             number = ctypes.get_errno()
             if told == errno.ENOENT and number != errno.ENOTDIR:
                 told = number
-        raise failure("execve", told)
+        raise OSError(told, os.strerror(told))
 
 
 def lay_out(

@@ -6,7 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import pytest
 
@@ -30,7 +30,8 @@ def limited(container: Container, controller: str) -> Iterator[str]:
     try:
         pid = container.pid1()
         for each in (pid, *descendants(pid)):
-            put(directory, "cgroup.procs", each)
+            with suppress(ProcessLookupError):  # it has ended meanwhile
+                put(directory, "cgroup.procs", each)
         yield directory
         container.stop()
     finally:

@@ -33,7 +33,7 @@ def test_clone3_makes_pid_1_of_new_namespaces_with_its_maps() -> None:
                 os.setresgid(0, 0, 0)
                 os.setresuid(0, 0, 0)
                 thread_is_main = threading.current_thread() is threading.main_thread()
-                libc_tid = ctypes.c_int.from_address(namespaces._tid_address()).value
+                libc_tid = ctypes.c_int.from_address(namespaces.tid_address()).value
                 same_tid = libc_tid == threading.get_native_id() == os.getpid()
                 grandchild = os.fork()  # the interpreter is sane enough to fork again
                 if grandchild == 0:
