@@ -21,9 +21,21 @@ from lcinit.supervisor.loop import run
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Protocol
 
     from lcinit.boot.reading import Reading
     from lcinit.plan.build import Plan
+
+    class Early(Protocol):
+        """A process that services need, begun early."""
+
+        @property
+        def pid(self) -> int:
+            """Its PID."""
+
+        def close(self) -> None:
+            """Have it end, and wait for that."""
+
 
 EX_CANNOT_GO_ON = 255
 
@@ -35,16 +47,20 @@ def init(
     override_exec: bool,
     main: Callable[[list[str]], int],
     stay: Callable[[World], int],
+    services: Early | None = None,
 ) -> int:
     """Boot the guest. After a handoff it returns an exit code only if that failed; all was said on the console then.
 
     Every signal is blocked by now, and `reading` is the configuration on its way. `stay` supervises the guest of a
-    tolerant mode; its exit code is PID 1's.
+    tolerant mode; its exit code is PID 1's. `services` is what was begun for services before it was known whether there
+    are any.
     """
     world: World | None = None
     try:
-        machine = look(frozenset({reading.pid}))
+        machine = look(frozenset({reading.pid, *(() if services is None else (services.pid,))}))
         config = reading.result()
+        if services is not None and config.services is None:
+            services.close()
         machine, plan = prepare(config, machine, arguments, override_exec=override_exec)
         _configure_log(config)
         for warning in plan.warnings:

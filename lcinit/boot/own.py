@@ -1,4 +1,4 @@
-"""Starting lcinit again: under the name of one of its tools, or as the keeper."""
+"""Starting lcinit again: under the name of one of its tools, as the keeper, or as the reader of service files."""
 
 from __future__ import annotations
 
@@ -16,6 +16,10 @@ _START = (
     "import sys; sys.path[:] = sys.argv.pop(1).split(':'); "
     "from lcinit.cli.main import main; sys.exit(main(sys.argv[1:]))"
 )
+_READER = (
+    "import sys; sys.path[:] = sys.argv.pop(1).split(':'); "
+    "from lcinit.service.reader_process import main; main(sys.argv[1:])"
+)
 _KEEPER = (
     "import sys; sys.path.insert(0, sys.argv.pop(1)); "
     "from lcinit.control.keeper import main; sys.exit(main(sys.argv[1:]))"
@@ -25,6 +29,12 @@ _KEEPER = (
 def program(name: str, arguments: tuple[str, ...]) -> tuple[str, ...]:
     """The argv that runs the tool `name` of this very lcinit, isolated and without `site`."""
     return (sys.executable, "-I", "-S", "-c", _START, ":".join(p for p in sys.path if p), name, *arguments)
+
+
+def reader(configuration: str | None) -> list[str]:
+    """The argv of a reader of service files, for a configuration's path. To be made before imports are refused."""
+    rest = () if configuration is None else (configuration,)
+    return [sys.executable, "-I", "-S", "-c", _READER, ":".join(p for p in sys.path if p), *rest]
 
 
 def tool(argv: tuple[str, ...], path: str, main: Callable[[list[str]], int]) -> Callable[[], int] | None:

@@ -2,39 +2,65 @@
 
 PID 1 then never holds the YAML parser: a parser that crashes is a child that crashed, its memory is gone when it is
 done, and on a second core it works while PID 1 imports what the boot needs. The child answers with plain data, in the
-form of marshal, of which PID 1 makes the same Config that the child had.
+form of marshal, of which PID 1 makes the same Config that the child had. With services it goes on, as their reader.
 """
 
 from __future__ import annotations
 
 import marshal
 import os
+import select
 
 from lcinit.errors import EX_CONFIG, ConfigError, LcinitError
 from lcinit.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable
     from typing import Any, Never
 
     from lcinit.config.values import Config
+
+    GoOn = Callable[[Config, str | None, socket.socket], Never]
+else:
+    import _socket as socket
 
 _CHUNK = 1 << 16
 _NOTHING = object()
 
 
 class Reading:
-    """A configuration that is being read by the child `pid`. `result` must be asked for once: it reaps the child."""
+    """A configuration that is being read by the child `pid`. `result` must be asked for once: it reaps the child, but
+    for one that goes on because there are services. That is in `go_on` then, with the configuration, the path that it
+    was read from, and the other end of `channel`.
+    """
 
-    def __init__(self, path: str | None) -> None:
+    def __init__(self, path: str | None, go_on: GoOn | None = None) -> None:
         self.path = path
+        self.channel, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._supposes = False
         reader, writer = os.pipe2(os.O_CLOEXEC)
         self.pid = os.fork()
         if self.pid == 0:
             os.close(reader)
-            _read(path, writer)
+            self.channel.close()
+            _read(path, writer, other, go_on)
         os.close(writer)
+        other.close()
         self._reader = reader
+
+    def is_ready(self) -> bool:
+        """Whether the answer is there, or there will be none."""
+        return bool(select.select([self._reader], [], [], 0)[0])
+
+    def supposes_services(self) -> bool:
+        """Whether the file looks as if there were services in it: what they need can be imported meanwhile."""
+        try:
+            self._supposes = self._supposes or bool(self.channel.recv(1, socket.MSG_DONTWAIT))
+        except BlockingIOError:
+            pass
+        return self._supposes
 
     def result(self) -> Config:
         """The configuration. Raises what reading it raised, with the same message and exit code."""
@@ -44,13 +70,18 @@ class Reading:
                 chunks.append(chunk)
         finally:
             os.close(self._reader)
-        _, status = os.waitpid(self.pid, 0)
         answer = b"".join(chunks)
+        status = 0
+        if answer:
+            kind, value = marshal.loads(answer)
+            if kind == "services":
+                return from_plain(value)  # type: ignore[no-any-return]
+        _, status = os.waitpid(self.pid, 0)
+        self.channel.close()
         if status != 0 or not answer:
             code = os.waitstatus_to_exitcode(status)
             how = f"with signal {-code}" if code < 0 else f"with exit code {code}"
             raise ConfigError(f"the process that read the configuration ended {how}", hint="`lcinit check` tells more")
-        kind, value = marshal.loads(answer)
         if kind == "error":
             message, hint, code = value
             raise LcinitError(message, hint=hint, exit_code=code)
@@ -58,22 +89,33 @@ class Reading:
         return config
 
 
-def _read(path: str | None, writer: int) -> Never:
+def _read(path: str | None, writer: int, channel: socket.socket, go_on: GoOn | None) -> Never:
     """In the child."""
     status = EX_CONFIG
+    config: Config | None = None
     try:
         from lcinit.config.load import load
 
         try:
-            answer: tuple[str, Any] = ("config", to_plain(load(path)))
+            config = load(path, on_text=lambda text: _tell_services(text, channel))
+            goes_on = go_on is not None and config.services is not None
+            answer: tuple[str, Any] = ("services" if goes_on else "config", to_plain(config))
         except LcinitError as error:
             answer = ("error", (error.message, error.hint, error.exit_code))
         data = marshal.dumps(answer)
         while data:
             data = data[os.write(writer, data) :]
+        if go_on is not None and config is not None and config.services is not None:
+            os.close(writer)
+            go_on(config, path, channel)
         status = 0
     finally:
         os._exit(status)
+
+
+def _tell_services(text: bytes, channel: socket.socket) -> None:
+    if b"services:" in text:
+        channel.send(b"s")
 
 
 def to_plain(value: Any) -> Any:

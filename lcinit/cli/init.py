@@ -12,8 +12,13 @@ from lcinit.errors import SystemFailure, UsageError
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal
+    import socket
+    from typing import Never
 
+    from lcinit.boot.reading import Reading
     from lcinit.boot.world import World
+    from lcinit.config.values import Config
+    from lcinit.service.stay import Stay
 else:
     import _signal as signal  # without the half that imports enum, which takes longer than the fork below
 
@@ -97,21 +102,48 @@ def run(args: list[str], program: str) -> int:
     signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     from lcinit.boot.reading import Reading
 
-    reading = Reading(config)
+    reading = Reading(config, _read_services)
     from lcinit.boot import boot
     from lcinit.cli.main import main
 
     if sys.stdout is not None:  # None where PID 1 was started without one
         sys.stdout.flush()
-    return boot.init(reading, tuple(rest), override_exec=override, main=main, stay=_stay)
+    services = _services(reading)
+
+    def stay(world: World) -> int:
+        """What a handoff does without: only a PID 1 that stays imports it."""
+        from lcinit.guest.stay import stay
+
+        # the interpreter's own end would take longer than the guest's
+        os._exit(stay(world, lambda: services or _stay(reading)))
+
+    return boot.init(reading, tuple(rest), override_exec=override, main=main, stay=stay, services=services)
 
 
-def _stay(world: World) -> int:
-    """What a handoff does without: only a PID 1 that stays imports it."""
-    from lcinit.guest.stay import stay
+def _services(reading: Reading) -> Stay | None:
+    """What services need, begun while the configuration is being read, if it looks as if it had some."""
+    if not reading.supposes_services():
+        return None
+    from lcinit.guest import stay as _needed  # noqa: F401
 
-    # the interpreter's own end would take longer than the guest's
-    os._exit(stay(world))
+    services = _stay(reading)
+    if not reading.is_ready():
+        services.prepare()
+    return services
+
+
+def _stay(reading: Reading) -> Stay:
+    from lcinit.service.stay import Stay
+
+    return Stay(reading)
+
+
+def _read_services(config: Config, path: str | None, channel: socket.socket) -> Never:
+    """In the process that has read a configuration with services: read these, too."""
+    from lcinit.boot.own import reader
+    from lcinit.service.reader_process import first
+
+    first(config, path, channel, reader)
 
 
 def _take_over(handed: str, config: str | None, arguments: tuple[str, ...], *, override_exec: bool) -> int:

@@ -11,24 +11,29 @@ from lcinit.supervisor.loop import import_loop, new_loop, run
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from lcinit.boot.world import World
     from lcinit.guest.reexec import Handed
+    from lcinit.service.stay import Stay
 
 
-def stay(world: World) -> int:
+def stay(world: World, services: Callable[[], Stay] | None = None) -> int:
     """Stay with the guest until it is over: the exit code, where PID 1 does not end by reboot(2).
 
-    Raises LcinitError where lcinit cannot begin.
+    `services` gives what services are supervised by, where the configuration may have some. Raises LcinitError where
+    lcinit cannot begin.
     """
     rules = world.plan.supervision
     if rules is None:
         raise AssertionError("a plan that hands over is not stayed with")
     forbid_dumping()
     if world.config.services is not None:
+        if services is None:
+            raise AssertionError("services are for PID 1 of a container")
         from lcinit.guest.ending import end
-        from lcinit.service import stay as services
 
-        how, reader = services.stay(world, rules)
+        how, reader = services().stay(world, rules)
         return end(how, rules, reader.reboot)
     if rules.pid == "shared":
         import_loop(fast=True)

@@ -1,96 +1,118 @@
-"""Reading service files, in processes of their own: PID 1 holds neither the YAML parser nor the boot root, where the
-configuration and the catalogue are.
-
-The reader is forked before anything is unshared and stays in the boot root. It sleeps; for every request it forks a
-worker, which imports the parser and answers with plain data (see boot.reading). What the worker reads of the guest is
-hostile: by then it has given up all privileges.
-"""
+"""PID 1's handle of those who read service files for it, see reader_process."""
 
 from __future__ import annotations
 
 import array
 import errno
-import gc
 import marshal
 import os
-import resource
-import socket
-import struct
 
-import lcinit
 from lcinit import log
-from lcinit.boot.namespaces import forbid_dumping
-from lcinit.boot.reading import from_plain, to_plain
-from lcinit.errors import EX_CONFIG, EX_SOFTWARE, LcinitError, SystemFailure
-from lcinit.linux import capabilities, process
-from lcinit.linux.signals import reset_signals
+from lcinit.boot.reading import from_plain
+from lcinit.errors import LcinitError, SystemFailure
+from lcinit.linux import calls, mount, process
+from lcinit.service.reader_protocol import AGAIN, FIRST, FIRST_AND_STAY, NUMBER, PATIENCE, REBOOT
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import signal
+    import socket
     from collections.abc import Callable
-    from typing import Any, Never
+    from typing import Never
 
-    from lcinit.config.service_values import Catalogue, ServicePart
+    from lcinit.config.service_values import Catalogue
 else:
-    import _signal as signal
+    import _socket as socket
 
-
-NOBODY = 65534
 _CHUNK = 1 << 16
-_PATIENCE = 20  # seconds after which a worker is ended (SIGALRM): the guest can hold up who reads its files
-_MOST_CPU, _MOST_MEMORY = 20, 512 << 20  # seconds and bytes that a worker may use: a parser that a file has led astray
-_FIRST, _AGAIN, _REBOOT = b"f", b"a", b"r"
-_NUMBER = struct.Struct("=I")
 _REBOOT_PATIENCE = 5.0  # seconds
 
 
 class Reader:
-    """PID 1's handle of the reader process."""
+    """The services as files say they are.
 
-    def __init__(self, pid: int, channel: socket.socket) -> None:
-        self.pid = pid
+    The first answer is that of the process that has read the configuration, by `channel`. If it `stays` it also gives
+    those that follow. Otherwise each is had from a process that `start` starts in the boot root: it is given a handle
+    of that root and the process' end of a socket.
+    """
+
+    def __init__(self, channel: socket.socket, *, stays: bool) -> None:
+        self.start: Callable[[int, int], object] | None = None
         self._channel = channel
+        self._stays = stays
+        self._root = -1
 
-    @classmethod
-    def start(cls, path: str | None, inline: tuple[ServicePart, ...], directory: str) -> Reader:
-        """Fork it, with signals blocked and one thread. `path` is the configuration's (as for config.load), `inline`
-        its services as they were read already, `directory` that of the guest's own files, in the guest.
+    def keep_root(self, *, changes: bool) -> None:
+        """Have a handle of this root, where the files are; with `changes` it is left behind, with what is mounted in
+        it."""
+        if self._stays:
+            return
+        try:
+            if changes:
+                flags = mount.OPEN_TREE_CLONE | mount.OPEN_TREE_CLOEXEC | calls.AT_RECURSIVE
+                self._root = mount.open_tree(calls.AT_FDCWD, "/", flags)
+                mount.mount_setattr(self._root, "", calls.AT_RECURSIVE, propagation=mount.MS_PRIVATE)
+            else:
+                self._root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError as error:
+            log.debug(f"there is no way back to the boot root: {error.strerror}")
 
-        The first worker is forked at once, so that its imports pass while PID 1 sets the guest up.
+    def ask(self, root_fd: int) -> int:
+        """Have the services read for the first time, with the guest's root by its handle; the descriptor on which
+        `answer` waits. Raises SystemFailure.
         """
-        own, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        pid = os.fork()
-        if pid == 0:
-            _serve(other, own, path, inline, directory)
-        other.close()
-        return cls(pid, own)
+        return self._ask(self._channel, FIRST_AND_STAY if self._stays else FIRST, root_fd)
 
-    async def read(self, root_fd: int, *, again: bool) -> Catalogue:
-        """The services that there are now, with the guest's root by its handle; `again` reads the configuration anew.
+    async def read_again(self, root_fd: int) -> Catalogue:
+        """The services that there are now, by the configuration and all files as they are now.
 
         Raises LcinitError: ConfigError for a configuration that is wrong.
         """
-        from asyncio import timeout  # not by the reader: PID 1 has it by now
+        if self._stays:
+            return await self.answer(self._ask(self._channel, AGAIN, root_fd))
+        if self._root < 0 or self.start is None:
+            raise SystemFailure("the boot root cannot be entered again", hint="restart the container")
+        own, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            try:
+                self.start(self._root, other.fileno())
+            except OSError as error:
+                raise SystemFailure.from_os_error("start the reader of service files", error) from error
+            finally:
+                other.close()
+            return await self.answer(self._ask(own, AGAIN, root_fd))
+        finally:
+            own.close()
 
+    def _ask(self, channel: socket.socket, request: bytes, root_fd: int) -> int:
         reader, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         try:
             handed = array.array("i", [root_fd, writer])
-            try:
-                self._channel.sendmsg(
-                    [_AGAIN if again else _FIRST], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, handed)], socket.MSG_DONTWAIT
-                )
-            finally:
-                os.close(writer)
-            async with timeout(_PATIENCE + 5):
+            rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, handed)]
+            channel.sendmsg([request], rights, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+        except OSError as error:
+            os.close(reader)
+            if error.errno in (errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN):
+                raise SystemFailure(
+                    "the process that reads service files is gone",
+                    hint="somebody in the guest has killed it: restart the container",
+                ) from None
+            raise SystemFailure.from_os_error("have the service files read", error) from error
+        finally:
+            os.close(writer)
+        return reader
+
+    async def answer(self, reader: int) -> Catalogue:
+        """What was asked for. Raises LcinitError as `read_again`."""
+        from asyncio import timeout  # not by the reader: PID 1 has it by now
+
+        try:
+            async with timeout(PATIENCE + 5):
                 answer = await _read_all(reader)
         except TimeoutError:
             raise SystemFailure(
                 "the process that reads service files does not answer",
                 hint="somebody in the guest may have stopped it: restart the container",
             ) from None
-        except OSError as error:
-            raise SystemFailure.from_os_error("have the service files read", error) from error
         finally:
             os.close(reader)
         if not answer:
@@ -106,18 +128,21 @@ class Reader:
         return catalogue
 
     def reboot(self, command: int) -> None:
-        """reboot(2) by the reader, which is in the user namespace that owns PID 1's PID namespace; PID 1 with an id map
-        is not. It does not return where that succeeds. Raises OSError.
+        """reboot(2), by the reader where that stays: it is in the user namespace that owns PID 1's PID namespace, which
+        PID 1 with an id map is not. It does not return where that succeeds. Raises OSError.
         """
+        if not self._stays:
+            process.reboot(command)
+            return
         self._channel.settimeout(_REBOOT_PATIENCE)
-        self._channel.send(_REBOOT + _NUMBER.pack(command))
-        answer = self._channel.recv(_NUMBER.size)
-        number = _NUMBER.unpack(answer)[0] if len(answer) == _NUMBER.size else errno.EPIPE
+        self._channel.send(REBOOT + NUMBER.pack(command))
+        answer = self._channel.recv(NUMBER.size)
+        number = NUMBER.unpack(answer)[0] if len(answer) == NUMBER.size else errno.EPIPE
         raise OSError(number, os.strerror(number))
 
 
 async def _read_all(fd: int) -> bytes:
-    import asyncio  # not by the reader: PID 1 has it by now
+    import asyncio
 
     loop = asyncio.get_running_loop()
     chunks: list[bytes] = []
@@ -138,116 +163,10 @@ async def _read_all(fd: int) -> bytes:
         loop.remove_reader(fd)
 
 
-def _serve(
-    channel: socket.socket, parents: socket.socket, path: str | None, inline: tuple[ServicePart, ...], directory: str
-) -> Never:
-    """In the reader: a worker for each request, until PID 1 is gone."""
-    status = EX_SOFTWARE
-    try:
-        parents.close()
-        process.close_all_but((channel.fileno(),))
-        process.set_name("lcinit-reader")
-        forbid_dumping()
-        gc.freeze()
-        gc.disable()
-        first = True
-        while first or _wait(channel):
-            if not first and _reboot(channel):
-                continue
-            pid = os.fork()
-            if pid == 0:
-                _work(channel, path, inline, directory)
-            os.waitpid(pid, 0)
-            first = False
-        status = 0
-    finally:
-        os._exit(status)
-
-
-def _wait(channel: socket.socket) -> bool:
-    """Whether there is another request, and not the end."""
-    return bool(channel.recv(1, socket.MSG_PEEK))
-
-
-def _reboot(channel: socket.socket) -> bool:
-    """Whether the request was for a reboot: it failed, if this returns."""
-    request = channel.recv(1 + _NUMBER.size, socket.MSG_PEEK)
-    if not request.startswith(_REBOOT):
-        return False
-    channel.recv(1 + _NUMBER.size)
-    try:
-        process.reboot(_NUMBER.unpack(request[1:])[0])
-        answer = 0
-    except OSError as error:
-        answer = error.errno or errno.EPERM
-    channel.send(_NUMBER.pack(answer))
-    return True
-
-
-def _work(channel: socket.socket, path: str | None, inline: tuple[ServicePart, ...], directory: str) -> Never:
-    """In a worker: one request, one answer."""
-    status = EX_CONFIG
-    try:
-        from lcinit.config import load, service_files
-        from lcinit.config.document import compose  # noqa: F401 - and with it the parser, before anything is given up
-
-        answer: tuple[str, Any]
-        received, fds, _, _ = socket.recv_fds(channel, 1, 2)
-        if not received:
-            os._exit(0)
-        reset_signals()
-        signal.alarm(_PATIENCE)
-        root_fd, writer = fds
-        try:
-            answer = ("services", to_plain(_read(load.load, service_files, received, path, inline, directory, root_fd)))
-        except LcinitError as error:
-            answer = ("error", (error.message, error.hint, error.exit_code))
-        os.set_blocking(writer, True)
-        data = marshal.dumps(answer)
-        while data:
-            data = data[os.write(writer, data) :]
-        status = 0
-    except BaseException as error:
-        log.unexpected("when service files were read", error)
-    finally:
-        os._exit(status)
-
-
-def _read(
-    load: Callable[[str | None], Any],
-    service_files: Any,
-    received: bytes,
-    path: str | None,
-    inline: tuple[ServicePart, ...],
-    directory: str,
-    root_fd: int,
-) -> Catalogue:
-    import yaml  # noqa: F401 - before the privileges go that reading it may need
-
-    if received == _AGAIN:
-        config = load(path)
-        inline, directory = config.services or (), config.services_dir
-    place = os.path.join(os.path.dirname(lcinit.__file__), "data", "services")
-    if not os.path.isdir(place):  # a source tree
-        place = os.path.join(os.path.dirname(os.path.dirname(lcinit.__file__)), "services")
-    catalogue_file = service_files.read_catalogue(place)
-    guest = service_files.read_guest(root_fd, directory)
-    _give_up_privileges()
-    catalogue: Catalogue = service_files.combine(inline, catalogue_file, guest, place)
-    return catalogue
-
-
-def _give_up_privileges() -> None:
-    """What is parsed from here on is the guest's: be nobody, with nothing but memory and a pipe."""
-    resource.setrlimit(resource.RLIMIT_CPU, (_MOST_CPU, _MOST_CPU))
-    resource.setrlimit(resource.RLIMIT_AS, (_MOST_MEMORY, _MOST_MEMORY))
-    process.set_no_new_privs()
-    try:
-        os.setgroups(())
-        os.setresgid(NOBODY, NOBODY, NOBODY)
-        os.setresuid(NOBODY, NOBODY, NOBODY)
-    except OSError:
-        pass  # a user namespace that has no such ids, or no right to them: the capabilities go below
-    capabilities.clear_ambient()
-    capabilities.set_capabilities(0, 0, 0)
-    process.set_dumpable(False)
+def enter_boot_root(argv: list[str], descriptors: list[int]) -> Never:
+    """In a child of the spawner: become a reader, in the root that is the first descriptor; the other is its socket."""
+    root, channel = descriptors
+    os.fchdir(root)
+    os.chroot(".")
+    os.dup2(channel, 0)
+    os.execve(argv[0], argv, {})

@@ -46,7 +46,7 @@ class Reloading:
 
     async def _reload(self, waiting: Waiting, dry_run: bool) -> None:
         try:
-            catalogue = await self._reader.read(self._root_fd, again=True)
+            catalogue = await self._reader.read_again(self._root_fd)
             if catalogue.broken:
                 raise ConfigError("\n".join(broken.text for broken in catalogue.broken), hint="nothing was changed")
             found = self._supervisor.differences(catalogue)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 
 from lcinit import log
 from lcinit.boot.console import terminal_is_foreign
@@ -66,14 +65,14 @@ class Running:
         self._logger: Logger
         self._supervisor: Supervisor
 
-    async def run(self, step: KeepServices) -> Action:
-        """Until it is over."""
+    async def run(self, step: KeepServices, root_fd: int, answer: int) -> Action:
+        """Until it is over; `answer` is what the reader was asked for."""
         world = self._world
-        root_fd = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        reading = asyncio.get_running_loop().create_task(self._reader.read(root_fd, again=False))
+        reading = asyncio.get_running_loop().create_task(self._reader.answer(answer))
         self._spawner.enter()
         cgroups = Cgroups(world.service_cgroup)
         self._launcher = Launcher(self._spawner, world.reaper)
+        self._reader.start = lambda root, channel: self._launcher.launch_function("reader", (root, channel), None)
         self._logger = Logger(self._start_logger)
         members = Members(cgroups, self._table)
         environment = dict(step.environment)

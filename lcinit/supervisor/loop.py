@@ -12,6 +12,7 @@ import sys
 
 from lcinit import log
 from lcinit.errors import SystemFailure
+from lcinit.supervisor.lean_asyncio import import_asyncio
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -72,11 +73,6 @@ def import_loop(*, fast: bool = False) -> ModuleType:
     Also for who may not be able to read files later.
     """
     wanted = os.environ.get("LCINIT_EVENT_LOOP") or ("uvloop" if fast else "asyncio")
-    if wanted != "uvloop" and "ssl" not in sys.modules:
-        # asyncio does without, and nothing here speaks TLS: a fifth of the import's time, and 3 MiB
-        sys.modules["ssl"] = None  # type: ignore[assignment]
-    import asyncio
-
     if wanted == "uvloop":
         try:
             import uvloop
@@ -84,7 +80,7 @@ def import_loop(*, fast: bool = False) -> ModuleType:
             pass
         else:
             return uvloop  # type: ignore[no-any-return, unused-ignore]
-    return asyncio
+    return import_asyncio()
 
 
 def _quiet(loop: AbstractEventLoop) -> AbstractEventLoop:
