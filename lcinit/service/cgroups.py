@@ -33,7 +33,7 @@ class Cgroups:
 
     def __init__(self, top: int) -> None:
         self._top = top
-        self._controllers: frozenset[str] = frozenset()
+        self._controllers: frozenset[str] | None = None  # that were enabled; None before the first limit
         self._directories: dict[str, int] = {}
         self._entries: dict[str, str] = {}  # of each service, and of those before it that could not be removed
         self._killed: set[str] = set()
@@ -46,38 +46,45 @@ class Cgroups:
         """Whether services have cgroups of their own."""
         return self._top >= 0
 
-    def prepare(self, *, wanted: bool) -> None:
-        """Put lcinit's own processes, which are there, into a leaf, so that controllers can be had below (no process
-        may stay beside enabled controllers), and enable those that there are if limits are `wanted`. Without success
-        there are no cgroups, and the log says so.
-        """
+    def prepare(self) -> None:
+        """See that cgroups can be made. Without success there are none, and the log says so."""
         if self._top < 0:
             return
         try:
-            leaf = self._open(LEAF)
-            try:
-                while pids := read(self._top, "cgroup.procs").split():
-                    for pid in pids:
-                        _move(leaf, pid)
-                    if pids == [b"0"] * len(pids):
-                        break  # of an outer PID namespace: not ours to move
-            finally:
-                os.close(leaf)
-            if wanted:
-                self._enable()
+            os.close(self._open(LEAF))
         except OSError as error:
             log.warning(f"services have no cgroups of their own: {error.strerror}")
             self.close()
 
-    def _enable(self) -> None:
+    def _make_room(self) -> None:
+        """Put lcinit's own processes into a leaf: beside enabled controllers no process may stay. Only then, for the
+        kernel takes some ten milliseconds for it.
+        """
+        leaf = self._open(LEAF)
+        try:
+            while pids := read(self._top, "cgroup.procs").split():
+                for pid in pids:
+                    _move(leaf, pid)
+                if pids == [b"0"] * len(pids):
+                    break  # of an outer PID namespace: not ours to move
+        finally:
+            os.close(leaf)
+
+    def _enable(self) -> frozenset[str]:
+        """The controllers that are there, for the services' cgroups."""
         enabled = set()
+        try:
+            self._make_room()
+        except OSError as error:
+            log.warning(f"services have no cgroup controllers: {error.strerror}")
+            return frozenset()
         for name in read(self._top, "cgroup.controllers").decode("ascii").split():
             try:
                 write(self._top, "cgroup.subtree_control", f"+{name}".encode())
                 enabled.add(name)
             except OSError as error:
                 log.warning(f"services have no cgroup controller {name}: {error.strerror}")
-        self._controllers = frozenset(enabled)
+        return frozenset(enabled)
 
     def make(self, name: str, limits: CgroupLimits) -> int:
         """The directory of a service's cgroup, made where it is missing, with its limits; -1 for none."""
@@ -124,8 +131,10 @@ class Cgroups:
             self._tell_limits(name, limits)
             return
         given, before = limits.values(), self._limited.get(name)
-        if not self._controllers and any(value is not None for value in given.values()):
-            self._enable()
+        if self._controllers is None:
+            if all(value is None for value in given.values()):
+                return
+            self._controllers = self._enable()
         for key, (controller, file) in _FILES.items():
             if given[key] == (None if before is None else getattr(before, key)):
                 continue

@@ -84,7 +84,7 @@ class Running:
         supervisor.on_signal = self._take_signal
         self._open_notify()
         catalogue = await reading
-        cgroups.prepare(wanted=any(_limited(service) for service in catalogue.services))
+        cgroups.prepare()
         reloading = Reloading(supervisor, self._reader, root_fd)
         supervisor.reread = reloading.quietly
         supervisor.begin(catalogue)
@@ -175,6 +175,3 @@ class Running:
         except TimeoutError:
             log.warning("what services said last is not all written")
 
-
-def _limited(service: Service) -> bool:
-    return any(value is not None for value in service.cgroup.values().values())
