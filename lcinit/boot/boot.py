@@ -47,20 +47,19 @@ def init(
     override_exec: bool,
     main: Callable[[list[str]], int],
     stay: Callable[[World], int],
-    services: Early | None = None,
+    early: Early | None = None,
 ) -> int:
     """Boot the guest. After a handoff it returns an exit code only if that failed; all was said on the console then.
 
     Every signal is blocked by now, and `reading` is the configuration on its way. `stay` supervises the guest of a
-    tolerant mode; its exit code is PID 1's. `services` is what was begun for services before it was known whether there
-    are any.
+    tolerant mode; its exit code is PID 1's. `early` was begun for services before it was known whether there are any.
     """
     world: World | None = None
     try:
-        machine = look(frozenset({reading.pid, *(() if services is None else (services.pid,))}))
+        machine = look(frozenset({reading.pid, *(() if early is None else (early.pid,))}))
         config = reading.result()
-        if services is not None and config.services is None:
-            services.close()
+        if early is not None and config.services is None:
+            early.close()
         machine, plan = prepare(config, machine, arguments, override_exec=override_exec)
         _configure_log(config)
         for warning in plan.warnings:

@@ -11,6 +11,7 @@ import marshal
 import os
 import select
 
+from lcinit.config.load import DEFAULT_PATH, read_file
 from lcinit.errors import EX_CONFIG, ConfigError, LcinitError
 from lcinit.record import Record
 
@@ -39,7 +40,6 @@ class Reading:
     def __init__(self, path: str | None, go_on: GoOn | None = None) -> None:
         self.path = path
         self.channel, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._supposes = False
         reader, writer = os.pipe2(os.O_CLOEXEC)
         self.pid = os.fork()
         if self.pid == 0:
@@ -54,13 +54,12 @@ class Reading:
         """Whether the answer is there, or there will be none."""
         return bool(select.select([self._reader], [], [], 0)[0])
 
-    def supposes_services(self) -> bool:
-        """Whether the file looks as if there were services in it: what they need can be imported meanwhile."""
+    def mentions_services(self) -> bool:
+        """Whether the file looks as if there were services in it: what they need can be begun meanwhile."""
         try:
-            self._supposes = self._supposes or bool(self.channel.recv(1, socket.MSG_DONTWAIT))
-        except BlockingIOError:
-            pass
-        return self._supposes
+            return b"services:" in read_file(self.path or DEFAULT_PATH)
+        except ConfigError:
+            return False  # the child tells what is wrong
 
     def result(self) -> Config:
         """The configuration. Raises what reading it raised, with the same message and exit code."""
@@ -97,7 +96,7 @@ def _read(path: str | None, writer: int, channel: socket.socket, go_on: GoOn | N
         from lcinit.config.load import load
 
         try:
-            config = load(path, on_text=lambda text: _tell_services(text, channel))
+            config = load(path)
             goes_on = go_on is not None and config.services is not None
             answer: tuple[str, Any] = ("services" if goes_on else "config", to_plain(config))
         except LcinitError as error:
@@ -111,11 +110,6 @@ def _read(path: str | None, writer: int, channel: socket.socket, go_on: GoOn | N
         status = 0
     finally:
         os._exit(status)
-
-
-def _tell_services(text: bytes, channel: socket.socket) -> None:
-    if b"services:" in text:
-        channel.send(b"s")
 
 
 def to_plain(value: Any) -> Any:

@@ -18,7 +18,10 @@ if TYPE_CHECKING:
     from lcinit.boot.reading import Reading
     from lcinit.boot.world import World
     from lcinit.config.values import Config
-    from lcinit.service.stay import Stay
+    from lcinit.plan.supervision import Supervision
+    from lcinit.service.early import Early
+    from lcinit.service.reader import Reader
+    from lcinit.supervisor.guest_state import Action
 else:
     import _signal as signal  # without the half that imports enum, which takes longer than the fork below
 
@@ -103,39 +106,46 @@ def run(args: list[str], program: str) -> int:
     from lcinit.boot.reading import Reading
 
     reading = Reading(config, _read_services)
+    early = _begin_services(reading.path) if reading.mentions_services() else None
     from lcinit.boot import boot
     from lcinit.cli.main import main
 
+    if early is not None:
+        _import_for_services(reading)
     if sys.stdout is not None:  # None where PID 1 was started without one
         sys.stdout.flush()
-    services = _services(reading)
 
     def stay(world: World) -> int:
         """What a handoff does without: only a PID 1 that stays imports it."""
         from lcinit.guest.stay import stay
 
         # the interpreter's own end would take longer than the guest's
-        os._exit(stay(world, lambda: services or _stay(reading)))
+        os._exit(stay(world, lambda rules: _stay_with_services(world, rules, reading, early)))
 
-    return boot.init(reading, tuple(rest), override_exec=override, main=main, stay=stay, services=services)
+    return boot.init(reading, tuple(rest), override_exec=override, main=main, stay=stay, early=early)
 
 
-def _services(reading: Reading) -> Stay | None:
-    """What services need, begun while the configuration is being read, if it looks as if it had some."""
-    if not reading.supposes_services():
-        return None
-    from lcinit.guest import stay as _needed  # noqa: F401
+def _begin_services(path: str | None) -> Early:
+    from lcinit.service.early import Early
 
-    services = _stay(reading)
+    return Early(path)
+
+
+def _import_for_services(reading: Reading) -> None:
+    """While the configuration is being read."""
+    from lcinit.guest import stay as _stay  # noqa: F401
+    from lcinit.service import stay
+
     if not reading.is_ready():
-        services.prepare()
-    return services
+        stay.prepare()
 
 
-def _stay(reading: Reading) -> Stay:
-    from lcinit.service.stay import Stay
+def _stay_with_services(
+    world: World, rules: Supervision, reading: Reading, early: Early | None
+) -> tuple[Action, Reader]:
+    from lcinit.service.stay import stay
 
-    return Stay(reading)
+    return stay(world, rules, reading, (early or _begin_services(reading.path)).spawner)
 
 
 def _read_services(config: Config, path: str | None, channel: socket.socket) -> Never:

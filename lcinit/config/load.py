@@ -14,7 +14,6 @@ from lcinit.errors import EX_NOPERM, ConfigError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from typing import Final
 
 DEFAULT_PATH: Final = "/mnt/init.yml"
@@ -22,12 +21,8 @@ MAX_BYTES: Final = 1 << 20
 """The longest file that is read."""
 
 
-def load(
-    path: str | None = None, default: str = DEFAULT_PATH, *, on_text: Callable[[bytes], object] | None = None
-) -> Config:
+def load(path: str | None = None, default: str = DEFAULT_PATH) -> Config:
     """The configuration in the file `path`; without one that in `default`, and all defaults where that is absent.
-
-    `on_text` is called with what is in the file, before that is understood.
 
     Raises ConfigError (exit code 78; 77 when reading it is not permitted): for a file that cannot be read with the
     cause, for a wrong one with every problem it has.
@@ -37,10 +32,7 @@ def load(
         if not os.path.lexists(default):
             return Config()
         path = default
-    text = read_file(path)
-    if on_text is not None:
-        on_text(text)
-    return parse(text, path)
+    return parse(read_file(path), path)
 
 
 def parse(text: bytes, name: str) -> Config:

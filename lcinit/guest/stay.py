@@ -15,14 +15,15 @@ if TYPE_CHECKING:
 
     from lcinit.boot.world import World
     from lcinit.guest.reexec import Handed
-    from lcinit.service.stay import Stay
+    from lcinit.plan.supervision import Supervision
+    from lcinit.service.reader import Reader
+    from lcinit.supervisor.guest_state import Action
 
 
-def stay(world: World, services: Callable[[], Stay] | None = None) -> int:
+def stay(world: World, services: Callable[[Supervision], tuple[Action, Reader]] | None = None) -> int:
     """Stay with the guest until it is over: the exit code, where PID 1 does not end by reboot(2).
 
-    `services` gives what services are supervised by, where the configuration may have some. Raises LcinitError where
-    lcinit cannot begin.
+    `services` stays with those of a configuration that has some. Raises LcinitError where lcinit cannot begin.
     """
     rules = world.plan.supervision
     if rules is None:
@@ -33,7 +34,7 @@ def stay(world: World, services: Callable[[], Stay] | None = None) -> int:
             raise AssertionError("services are for PID 1 of a container")
         from lcinit.guest.ending import end
 
-        how, reader = services().stay(world, rules)
+        how, reader = services(rules)
         return end(how, rules, reader.reboot)
     if rules.pid == "shared":
         import_loop(fast=True)

@@ -17,7 +17,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable
-    from typing import Never
 
     from lcinit.config.service_values import Catalogue
 else:
@@ -161,12 +160,3 @@ async def _read_all(fd: int) -> bytes:
             chunks.append(chunk)
     finally:
         loop.remove_reader(fd)
-
-
-def enter_boot_root(argv: list[str], descriptors: list[int]) -> Never:
-    """In a child of the spawner: become a reader, in the root that is the first descriptor; the other is its socket."""
-    root, channel = descriptors
-    os.fchdir(root)
-    os.chroot(".")
-    os.dup2(channel, 0)
-    os.execve(argv[0], argv, {})

@@ -31,7 +31,6 @@ from lcinit.supervisor.reaper import describe_status
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from lcinit.boot.world import World
-    from lcinit.config.service_values import Service
     from lcinit.errors import CommandFailed
     from lcinit.linux.signals import SignalInfo
     from lcinit.plan.steps import KeepServices
@@ -174,4 +173,3 @@ class Running:
                 await self._logger.stop()
         except TimeoutError:
             log.warning("what services said last is not all written")
-

@@ -8,75 +8,47 @@ by other processes from there on, or by handles that were opened before.
 from __future__ import annotations
 
 import errno
-import functools
 import gc
 import os
 import resource
 
 from lcinit import log
-from lcinit.boot import guard, own
+from lcinit.boot import guard
 from lcinit.boot.runner import Runner
 from lcinit.linux import files, namespaces, process
 from lcinit.plan import steps as s
-from lcinit.service import log_writer, pid_look
-from lcinit.service.reader import Reader, enter_boot_root
+from lcinit.service.reader import Reader
 from lcinit.supervisor.loop import import_loop, loop_needed, run
-from lcinit.supervisor.spawner import Spawner
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from lcinit.boot.reading import Reading
     from lcinit.boot.world import World
     from lcinit.plan.supervision import Supervision
     from lcinit.supervisor.guest_state import Action
-
-    Function = Callable[[list[int]], int]
+    from lcinit.supervisor.spawner import Spawner
 
 MORE_DESCRIPTORS = 1 << 20  # that many would do for any number of services; the hard limit decides
 
 
-class Stay:
-    """What begins while the configuration is still being read, where that has services as far as one can see: the
-    spawner is forked, and what will be needed is imported.
-    """
+def prepare() -> None:
+    """Import what is not needed before it is known that there are services."""
+    import_loop()
+    from lcinit.service import running  # noqa: F401
 
-    def __init__(self, reading: Reading) -> None:
-        """Forks. Raises SystemFailure."""
-        self._reading = reading
-        enter_reader = functools.partial(enter_boot_root, own.reader(reading.path))
-        functions: dict[str, Function] = {"logger": log_writer.run, "pid-file": pid_look.run, "reader": enter_reader}
-        self.spawner = Spawner.start(functions, close_imports=guard.close)
 
-    def prepare(self) -> None:
-        """Import the rest."""
-        import_loop()
-        from lcinit.service import running  # noqa: F401
+def stay(world: World, rules: Supervision, reading: Reading, spawner: Spawner) -> tuple[Action, Reader]:
+    """Run the plan's steps, then the services: how lcinit is to end, and who can end the container from outside."""
+    kinds = {type(step) for step in world.plan.steps}
+    # a PID 1 that loses rights has somebody who keeps them
+    reader = Reader(reading.channel, stays=bool(kinds & {s.WriteIdMap, s.DropCapabilities}))
+    reader.keep_root(changes=s.ChangeRoot in kinds)
+    # where no step can have changed what is to be read, it is read while PID 1 imports the rest
+    answer = reader.ask(_root()) if kinds <= {s.TakeCgroup, s.KeepServices} else None
+    prepare()
+    from lcinit.service.running import Running
 
-    @property
-    def pid(self) -> int:
-        """The spawner's."""
-        return self.spawner.pid
-
-    def close(self) -> None:
-        """There are no services."""
-        self.spawner.close()
-        os.waitpid(self.spawner.pid, 0)
-
-    def stay(self, world: World, rules: Supervision) -> tuple[Action, Reader]:
-        """Run the plan's steps, then the services: how lcinit is to end, and who can end the container from outside."""
-        steps = world.plan.steps
-        kinds = {type(step) for step in steps}
-        # a PID 1 that loses rights has somebody who keeps them
-        reader = Reader(self._reading.channel, stays=bool(kinds & {s.WriteIdMap, s.DropCapabilities}))
-        reader.keep_root(changes=s.ChangeRoot in kinds)
-        # where no step can have changed what is to be read, it is read while PID 1 imports the rest
-        answer = reader.ask(_root()) if kinds <= {s.TakeCgroup, s.KeepServices} else None
-        self.prepare()
-        from lcinit.service.running import Running
-
-        return run(_stay(world, rules, reader, answer, self.spawner, Running)), reader
+    return run(_stay(world, rules, reader, answer, spawner, Running)), reader
 
 
 async def _stay(
