@@ -18,6 +18,7 @@ from lcinit.boot.runner import Runner
 from lcinit.linux import files, namespaces, process
 from lcinit.plan import steps as s
 from lcinit.service.reader import Reader
+from lcinit.supervisor.lean import import_json
 from lcinit.supervisor.loop import import_loop, loop_needed, run
 
 TYPE_CHECKING = False
@@ -34,6 +35,7 @@ MORE_DESCRIPTORS = 1 << 20  # that many would do for any number of services; the
 def prepare() -> None:
     """Import what is not needed before it is known that there are services."""
     import_loop()
+    import_json()
     from lcinit.service import running  # noqa: F401
 
 

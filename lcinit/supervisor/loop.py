@@ -12,7 +12,7 @@ import sys
 
 from lcinit import log
 from lcinit.errors import SystemFailure
-from lcinit.supervisor.lean_asyncio import import_asyncio
+from lcinit.supervisor.lean import import_asyncio
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -1,0 +1,130 @@
+"""asyncio and json without what PID 1 never uses of them, each in an interpreter of its own."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import lcinit
+
+PACKAGE = Path(lcinit.__file__).parent
+START = f"import sys; sys.path.append({str(PACKAGE.parent)!r}); from lcinit.supervisor import lean\n"
+
+
+def run(code: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-I", "-S", "-c", START + code], capture_output=True, text=True, check=False, timeout=60
+    )
+
+
+def said(code: str) -> str:
+    done = run(code)
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
+LOOP = """
+async def wait():
+    try:
+        async with asyncio.timeout(0.01):
+            await asyncio.Event().wait()
+    except TimeoutError:
+        return "over"
+loop = asyncio.new_event_loop()
+print(loop.run_until_complete(wait()))
+loop.close()
+"""
+
+
+def test_a_loop_runs_without_them() -> None:
+    code = "asyncio = lean.import_asyncio()" + LOOP + "print(*sorted(sys.modules))"
+    over, modules = said(code).splitlines()
+    assert over == "over"
+    left_out = {"inspect", "linecache", "logging", "re", "ssl", "subprocess", "traceback", "typing", "asyncio.streams"}
+    assert not left_out & set(modules.split())
+
+
+def test_it_has_every_name_that_lcinit_takes_from_it() -> None:
+    text = "".join(path.read_text() for path in PACKAGE.rglob("*.py"))
+    names = set(re.findall(r"\basyncio\.([A-Za-z]\w+)", text))
+    for imported in re.findall(r"from asyncio import ([^#\n]+)", text):
+        names |= {name.strip() for name in imported.split(",")}
+    assert {"timeout", "Future", "get_running_loop"} <= names
+    known = said("asyncio = lean.import_asyncio()\nprint(*dir(asyncio))").split()
+    assert names - {"events"} <= set(known)
+
+
+def test_what_was_left_out_is_had_when_it_is_asked_for() -> None:
+    code = """
+asyncio = lean.import_asyncio()
+print(asyncio.iscoroutinefunction(len), asyncio.streams.StreamReader.__name__, "inspect" in sys.modules)
+import typing, traceback, logging, subprocess
+print(typing.Optional[int], logging.getLogger("x").name, subprocess.Popen.__name__)
+loop = asyncio.new_event_loop()
+loop.set_debug(True)
+loop.call_soon(loop.stop)
+loop.run_forever()
+print(asyncio.base_events.subprocess.list2cmdline(["a b"]))
+loop.close()
+"""
+    assert said(code).splitlines() == ["False StreamReader True", "typing.Optional[int] x Popen", '"a b"']
+
+
+def test_what_it_says_goes_to_the_log() -> None:
+    done = run("asyncio = lean.import_asyncio()\nasyncio.log.logger.warning('%s took %d', 'it', 3)")
+    assert "event loop: it took 3" in done.stderr
+
+
+@pytest.mark.parametrize("missing", ["logging", "subprocess", "traceback"])
+def test_an_asyncio_that_wants_more_is_imported_as_it_is(missing: str) -> None:
+    code = f"""
+around = lean._around_asyncio
+class Poor(lean._StandIn):
+    def __getattr__(self, attribute):
+        raise AttributeError(attribute)
+lean._around_asyncio = lambda: around() | {{{missing!r}: Poor({missing!r})}}
+asyncio = lean.import_asyncio()
+print({missing!r} in sys.modules, type(sys.modules.get({missing!r})).__name__)
+"""
+    assert said(code + LOOP).splitlines() == ["True module", "over"]
+
+
+VALUES = ["[]", ' {"a": [1, -2.5e3, true, null, "x\\u00e4\\n"]} \n', "\t0", '"é"']
+
+
+def test_json_is_the_same_without_regular_expressions() -> None:
+    code = f"""
+json = lean.import_json()
+for text in {VALUES!r}:
+    print(json.dumps(json.loads(text)))
+print("re" in sys.modules)
+"""
+    assert said(code).splitlines() == [*(json.dumps(json.loads(text)) for text in VALUES), "False"]
+
+
+@pytest.mark.parametrize("text", ["", "[1", '{"a" 1}', "x", "[] []", '"\n"'])
+def test_json_refuses_the_same_with_the_same_words(text: str) -> None:
+    code = f"""
+json = lean.import_json()
+try:
+    json.loads({text!r})
+except ValueError as error:
+    print(type(error).__name__, error)
+"""
+    with pytest.raises(json.JSONDecodeError) as refused:
+        json.loads(text)
+    assert said(code) == f"JSONDecodeError {refused.value}\n"
+
+
+def test_a_json_without_its_c_part_is_imported_as_it_is() -> None:
+    code = """
+sys.modules["_json"] = None
+json = lean.import_json()
+print(json.loads('{"a": [1.5, "x"]}'), json.dumps({"a": "é"}), "re" in sys.modules)
+"""
+    assert said(code) == "{'a': [1.5, 'x']} {\"a\": \"\\u00e9\"} True\n"
