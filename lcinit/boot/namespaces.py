@@ -81,7 +81,7 @@ def leave_groups() -> None:
     try:
         os.setgroups([])
     except PermissionError:
-        with open("/proc/self/setgroups", encoding="ascii") as file:
+        with open("/proc/self/setgroups", encoding="utf-8") as file:
             if file.read().strip() != "deny":
                 raise
 

@@ -206,7 +206,7 @@ def _is_filled_file(path: str) -> bool:
 def _delegation() -> tuple[str, ...]:
     """The files that go to the new owner with a cgroup (cgroup v2, "Delegation")."""
     try:
-        with open(_DELEGATE, encoding="ascii") as file:
+        with open(_DELEGATE, encoding="utf-8") as file:
             return tuple(file.read().split())
     except OSError:
         return Machine.kernel_cgroup_delegate

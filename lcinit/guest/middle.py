@@ -111,7 +111,7 @@ class Middle:
 
     def _set_oom_score_adj(self) -> None:
         try:
-            with open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
+            with open("/proc/self/oom_score_adj", "w", encoding="utf-8") as file:
                 file.write(str(self.target.oom_score_adj))
         except PermissionError:
             pass  # below the caller's own, and the caller has no CAP_SYS_RESOURCE

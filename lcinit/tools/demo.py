@@ -127,7 +127,7 @@ def _look(*, shell: bool) -> tuple[Shape, tuple[tuple[str, str], ...]]:
 
 
 def _ids(name: str) -> tuple[int, int] | None:
-    with open(f"/proc/self/{name}", encoding="ascii") as file:
+    with open(f"/proc/self/{name}", encoding="utf-8") as file:
         return guest_range(file.read())
 
 

@@ -207,7 +207,7 @@ def _controllers() -> tuple[str, ...] | None:
             file = files.open_in_root(hierarchy, f"{path.rstrip('/')}/cgroup.controllers", os.O_RDONLY)
         finally:
             os.close(hierarchy)
-        with open(file, encoding="ascii") as controllers:
+        with open(file, encoding="utf-8") as controllers:
             return tuple(controllers.read().split())
     except OSError:
         return None

@@ -52,7 +52,7 @@ def refuse_where_disabled() -> None:
     """
     for path in _LIMITS:
         try:
-            with open(path, encoding="ascii") as file:
+            with open(path, encoding="utf-8") as file:
                 value = file.read().strip()
         except OSError:
             continue  # not in this kernel, or not shown in this container
@@ -67,7 +67,7 @@ def refuse_where_disabled() -> None:
 def _why_refused() -> str:
     """What may stand behind an EPERM, and the next step."""
     try:
-        with open(_APPARMOR, encoding="ascii") as file:
+        with open(_APPARMOR, encoding="utf-8") as file:
             if file.read().strip() == "1":
                 return f"AppArmor restricts user namespaces here: have root write 0 to {_APPARMOR}"
     except OSError:

@@ -215,7 +215,7 @@ def test_a_guest_that_has_ended_leaves_no_process_and_no_cgroup() -> None:
         container.expect(r"started again in")
         pid = container.pid1()
         assert descendants(pid) == []
-        with open(f"/proc/{pid}/cgroup", encoding="ascii") as file:
+        with open(f"/proc/{pid}/cgroup", encoding="utf-8") as file:
             own = re.search(r"^0::(.*)$", file.read(), re.MULTILINE)
         assert own is not None
         directory = os.path.join(os.path.dirname(container.cgroup), own.group(1).lstrip("/"))

@@ -60,13 +60,13 @@ def reexec(container: Container) -> None:
 def test_the_guest_goes_on_and_its_state_is_known(running: Container) -> None:
     before, pid1 = status(running), running.pid1()
     guest = running.guest_pid1()
-    with open(f"/proc/{pid1}/stat", encoding="ascii") as file:
+    with open(f"/proc/{pid1}/stat", encoding="utf-8") as file:
         started = file.read().rsplit(") ", 1)[1].split()[19]
     reexec(running)
     after = status(running)
     assert running.pid1() == pid1
     assert running.guest_pid1() == guest
-    with open(f"/proc/{pid1}/stat", encoding="ascii") as file:
+    with open(f"/proc/{pid1}/stat", encoding="utf-8") as file:
         assert file.read().rsplit(") ", 1)[1].split()[19] == started
     assert after["guest"]["pid"] == before["guest"]["pid"]
     assert after["guest"]["uptime"] > before["guest"]["uptime"]
@@ -84,7 +84,7 @@ def test_descriptors_and_processes_stay_as_many(running: Container) -> None:
     for _ in range(5):
         reexec(running)
     assert len(os.listdir(f"/proc/{pid1}/fd")) == before
-    with open(f"/proc/{pid1}/task/{pid1}/children", encoding="ascii") as file:
+    with open(f"/proc/{pid1}/task/{pid1}/children", encoding="utf-8") as file:
         assert file.read().split() == [str(running.guest_pid1())]
 
 

@@ -50,7 +50,7 @@ def counts(container: Container) -> dict[str, int]:
 
 def memory(container: Container) -> int:
     """PID 1's own memory in KiB: what it has written, whoever else runs the same program."""
-    with open(f"/proc/{container.pid1()}/smaps_rollup", encoding="ascii") as file:
+    with open(f"/proc/{container.pid1()}/smaps_rollup", encoding="utf-8") as file:
         return sum(int(line.split()[1]) for line in file if line.startswith("Private_Dirty:"))
 
 

@@ -260,7 +260,7 @@ def test_inject_finds_the_guest_by_its_launcher(user: int, name: str, shown: str
         script = "echo up; while :; do sleep 0.1; done"
         with Launcher(words(user, GUEST, "/bin/sh", "-c", script, name=name), user=user) as launcher:
             launcher.expect("up")
-            with open(f"/proc/{launcher.pid}/comm", encoding="ascii") as file:
+            with open(f"/proc/{launcher.pid}/comm", encoding="utf-8") as file:
                 assert file.read() == f"{shown}\n"
             if user and not has_capability("sys_resource"):
                 return  # prlimit(2) on a process of another user's namespace asks for it
@@ -396,7 +396,7 @@ def test_a_terminal_that_hangs_up_stops_the_guest(user: int) -> None:
             launcher.expect("42")
             launcher.hang_up()
             launcher.wait()
-        with open(f"{GUEST}/asked", encoding="ascii") as file:
+        with open(f"{GUEST}/asked", encoding="utf-8") as file:
             assert file.read() == "asked\n"
 
     isolated(body)

@@ -78,7 +78,7 @@ def delegated() -> Iterator[str]:
 @AS
 def test_a_guest_systemd_comes_up_and_is_powered_off(user: int, delegated: str) -> None:
     def body() -> None:
-        with open(f"{delegated}/cgroup.procs", "w", encoding="ascii") as file:
+        with open(f"{delegated}/cgroup.procs", "w", encoding="utf-8") as file:
             file.write("0")
         run_rig.prepare("systemd252", owner=user, subuid=SUBUID)
         with Launcher(words(user, GUEST, "/sbin/init"), user=user, terminal=True) as launcher:

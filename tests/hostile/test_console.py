@@ -131,7 +131,7 @@ def wait_for(path: str, timeout: float) -> None:
 
 
 def private_memory(pid: int) -> int:
-    with open(f"/proc/{pid}/smaps_rollup", encoding="ascii") as file:
+    with open(f"/proc/{pid}/smaps_rollup", encoding="utf-8") as file:
         return sum(int(line.split()[1]) for line in file if line.startswith("Private_Dirty:"))
 
 

@@ -115,7 +115,7 @@ def test_a_stop_request_ends_the_boot_and_the_command(phase: tuple[str, str], nu
         container.expect("^waiting")
         os.kill(container.pid1(), number)
         done = outcome(container, 5)
-        with open(os.path.join(container.cgroup, "cgroup.events"), encoding="ascii") as events:
+        with open(os.path.join(container.cgroup, "cgroup.events"), encoding="utf-8") as events:
             assert "populated 0" in events.read()
     assert done.status == 128 + number
     assert done.errors() == [f"the boot was stopped by {signal.Signals(number).name} from outside"]

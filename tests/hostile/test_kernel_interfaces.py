@@ -184,7 +184,7 @@ def test_a_failed_boot_leaves_no_process_and_no_cgroup(tmp_path: object) -> None
     config = configuration(RUNS, initctl=True, exec={"before": [["/bin/sh", "-c", "sleep 60 & exit 3"]]})
     with start(config) as container:
         assert outcome(container).status == 3
-        with open(os.path.join(container.cgroup, "cgroup.events"), encoding="ascii") as events:
+        with open(os.path.join(container.cgroup, "cgroup.events"), encoding="utf-8") as events:
             assert "populated 0" in events.read()
 
 

@@ -42,7 +42,7 @@ def cgroup_children() -> Iterator[set[Child]]:
 
 def _boots() -> set[Child]:
     """Path and inode: a boot removes what an earlier one left and may give its own the same name."""
-    with open("/proc/self/cgroup", encoding="ascii") as file:
+    with open("/proc/self/cgroup", encoding="utf-8") as file:
         own = next(line.rstrip("\n").partition("::")[2] for line in file if line.startswith("0::"))
     directory = cgroup2_mount() + own.rstrip("/")
     paths = [f"{directory}/{name}" for name in os.listdir(directory) if re.fullmatch(r"lcinit-\d+-\d+", name)]

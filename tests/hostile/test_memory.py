@@ -29,7 +29,7 @@ wait
 
 
 def killed(directory: str) -> int:
-    with open(f"{directory}/memory.oom_control", encoding="ascii") as file:
+    with open(f"{directory}/memory.oom_control", encoding="utf-8") as file:
         return int(dict(line.split() for line in file)["oom_kill"])
 
 
@@ -83,7 +83,7 @@ def spare():
 attempt("spare", spare)
 """
     result = attack(script, mapped=mapped, keys={"exec": NESTED, "capabilities": {"drop": ["sys_resource"]}})
-    with open("/proc/self/oom_score_adj", encoding="ascii") as file:
+    with open("/proc/self/oom_score_adj", encoding="utf-8") as file:
         assert result.said("given") == [file.read().strip()], result
     assert result.said("spare") == ["EACCES"], result
 

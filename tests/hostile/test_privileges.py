@@ -99,7 +99,7 @@ def test_the_guest_gets_the_delegated_cgroup_and_nothing_above_it(new: bool, nei
     result = attack(CLIMB, keys={"namespaces": {"cgroup": new}}, guest=guest, **options)
     assert result.status == 0, result
     assert result.said("delegated") == ["0"], result
-    with open("/sys/kernel/cgroup/delegate", encoding="ascii") as file:
+    with open("/sys/kernel/cgroup/delegate", encoding="utf-8") as file:
         assert DELEGATED <= set(result.said("own file")) <= set(file.read().split()), result
     assert result.said("own child") == ["done"], result
     assert result.said("own limit") == ["EACCES"], result

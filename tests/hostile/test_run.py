@@ -84,7 +84,7 @@ def test_the_launcher_is_neither_seen_nor_signalled(user: int) -> None:
         words = ["run", *(() if user else MAPS), GUEST, "/bin/sh", "-c", script]
         with Launcher(words, user=user) as launcher:
             launcher.expect("up")
-            with open(f"{GUEST}/tmp/number", "w", encoding="ascii") as file:
+            with open(f"{GUEST}/tmp/number", "w", encoding="utf-8") as file:
                 file.write(f"{launcher.pid}\n")
             text = launcher.expect("done")
             assert "No such process" in text
@@ -98,7 +98,7 @@ def test_the_launcher_is_neither_seen_nor_signalled(user: int) -> None:
 def guest_of(launcher: int) -> int:
     """The launcher's child in a user namespace of its own; the builder, which may still be there, is in none."""
     own = os.readlink(f"/proc/{launcher}/ns/user")
-    with open(f"/proc/{launcher}/task/{launcher}/children", encoding="ascii") as file:
+    with open(f"/proc/{launcher}/task/{launcher}/children", encoding="utf-8") as file:
         children = file.read().split()
     for pid in children:
         try:

@@ -72,7 +72,7 @@ def test_nobody_can_rob_a_program_that_is_not_executed_yet(who: Identity | None)
 
 
 def status_of(pid: int | None, name: str) -> str:
-    with open(f"/proc/{pid}/status", encoding="ascii") as file:
+    with open(f"/proc/{pid}/status", encoding="utf-8") as file:
         return next(line.split(":")[1].strip() for line in file if line.startswith(f"{name}:"))
 
 

@@ -32,7 +32,7 @@ LINES = f"import os; block = b'{LINE}\\n' * 25000\nfor _ in range(100): os.write
 
 def anonymous(pid: int) -> int:
     """Bytes of memory that are a process' own, not of files: RssAnon."""
-    with open(f"/proc/{pid}/status", encoding="ascii") as file:
+    with open(f"/proc/{pid}/status", encoding="utf-8") as file:
         found = dict(line.split(":", 1) for line in file)
     return int(found["RssAnon"].split()[0]) * 1024
 
@@ -168,7 +168,7 @@ def test_a_console_that_is_gone_holds_up_nobody(kind: str) -> None:
 
 def cpu(pid: int) -> int:
     """Clock ticks that it has used."""
-    with open(f"/proc/{pid}/stat", encoding="ascii") as file:
+    with open(f"/proc/{pid}/stat", encoding="utf-8") as file:
         fields = file.read().rpartition(")")[2].split()
     return int(fields[11]) + int(fields[12])
 

@@ -61,7 +61,7 @@ def test_pid_1_hears_a_stop_request_in_a_storm(storm: str, loop: str) -> None:
         container.expect("^up", 30)
         time.sleep(3)
         pid = container.pid1()
-        with open(f"/proc/{pid}/smaps_rollup", encoding="ascii") as file:
+        with open(f"/proc/{pid}/smaps_rollup", encoding="utf-8") as file:
             private = sum(int(line.split()[1]) for line in file if line.startswith("Private_Dirty:"))
         began = time.monotonic()
         os.kill(pid, signal.SIGTERM)

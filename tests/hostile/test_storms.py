@@ -26,7 +26,7 @@ syscall(169, 0xfee1dead, 0x28121969, 0x1234567, 0)
 
 def processor_time(container: Container) -> float:
     """Seconds that PID 1 has had by now."""
-    with open(f"/proc/{container.pid1()}/stat", encoding="ascii") as file:
+    with open(f"/proc/{container.pid1()}/stat", encoding="utf-8") as file:
         fields = file.read().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / TICK
 

@@ -404,7 +404,7 @@ def descendants(pid: int) -> list[int]:
         try:
             # A child belongs to the thread that made it: a Go program's main thread has few.
             for thread in os.listdir(f"/proc/{each}/task"):
-                with open(f"/proc/{each}/task/{thread}/children", encoding="ascii") as file:
+                with open(f"/proc/{each}/task/{thread}/children", encoding="utf-8") as file:
                     found += map(int, file.read().split())
         except (FileNotFoundError, ProcessLookupError):
             continue

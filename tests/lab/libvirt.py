@@ -174,7 +174,7 @@ def _terminal_of(pid: int) -> int | None:
     try:
         for descriptor in os.listdir(f"/proc/{pid}/fd"):
             if os.readlink(f"/proc/{pid}/fd/{descriptor}").endswith("/ptmx"):
-                with open(f"/proc/{pid}/fdinfo/{descriptor}", encoding="ascii") as file:
+                with open(f"/proc/{pid}/fdinfo/{descriptor}", encoding="utf-8") as file:
                     return next(int(line.split()[1]) for line in file if line.startswith("tty-index:"))
     except (OSError, StopIteration):
         return None

@@ -58,7 +58,7 @@ def _interfaces() -> dict[str, str]:
         values = []
         for attribute in ("ifindex", "address", "mtu", "flags"):
             try:
-                with open(f"/sys/class/net/{name}/{attribute}", encoding="ascii") as file:
+                with open(f"/sys/class/net/{name}/{attribute}", encoding="utf-8") as file:
                     values.append(file.read().strip())
             except OSError as error:
                 values.append(str(error.errno))

@@ -56,7 +56,7 @@ def kernel() -> str:
 
 def release() -> str:
     """The kernel's version, as uname(2) has it."""
-    with open(os.path.join(kernel(), "release"), encoding="ascii") as file:
+    with open(os.path.join(kernel(), "release"), encoding="utf-8") as file:
         return file.read().strip()
 
 
@@ -74,7 +74,7 @@ def _unpack_kernel(directory: str) -> None:
         for module in MODULES:
             source = os.path.join(unpacked, "lib/modules", version, "kernel", f"{module}.ko")
             shutil.copy(source, os.path.join(directory, f"{os.path.basename(module)}.ko"))
-        with open(os.path.join(directory, "release"), "w", encoding="ascii") as file:
+        with open(os.path.join(directory, "release"), "w", encoding="utf-8") as file:
             file.write(f"{version}\n")
 
 

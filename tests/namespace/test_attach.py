@@ -239,7 +239,7 @@ def test_that_there_is_no_guest_is_told() -> None:
 
 def test_the_map_is_the_guests(guest: Container) -> None:
     mapped = attach(guest, "--", "cat", "/proc/self/uid_map").stdout.split()
-    with open(f"/proc/{guest.guest_pid1()}/uid_map", encoding="ascii") as file:
+    with open(f"/proc/{guest.guest_pid1()}/uid_map", encoding="utf-8") as file:
         outer = file.read().split()
     assert mapped[0] == b"0" and outer[0] == "0"
     assert (outer[1] != "0") == (outer[2] == ID_MAP["users"].split()[2])

@@ -115,7 +115,7 @@ def test_the_command_is_in_the_cgroup_of_the_guest(rig: Rig) -> None:
 
 def _command_lines(cgroup: str) -> list[bytes]:
     found = []
-    with open(f"{cgroup}/cgroup.procs", encoding="ascii") as file:
+    with open(f"{cgroup}/cgroup.procs", encoding="utf-8") as file:
         for pid in file.read().split():
             try:
                 with open(f"/proc/{pid}/cmdline", "rb") as command_line:
@@ -151,7 +151,7 @@ def _limit_core(limit: int) -> None:
 def test_capabilities_are_those_of_the_guests_init() -> None:
     with Rig(drop=(12, 21)) as rig:  # net_admin, sys_admin
         found = facts(rig)["status"]
-        with open(f"/proc/{rig.pid}/status", encoding="ascii") as file:
+        with open(f"/proc/{rig.pid}/status", encoding="utf-8") as file:
             bounding = next(line.split()[1] for line in file if line.startswith("CapBnd"))
         assert int(bounding, 16) & (1 << 12 | 1 << 21) == 0
         assert found["CapBnd"] == found["CapPrm"] == found["CapEff"] == bounding
@@ -341,13 +341,13 @@ def test_a_caller_that_is_stopped_does_not_hold_up_the_end_of_the_guest() -> Non
 @pytest.mark.parametrize("mapped", [True, False], ids=["mapped", "unmapped"])
 def test_a_frozen_guest_is_told(mapped: bool) -> None:
     with Rig(mapped=mapped) as rig:
-        with open(f"{rig.cgroup}/cgroup.freeze", "w", encoding="ascii") as file:
+        with open(f"{rig.cgroup}/cgroup.freeze", "w", encoding="utf-8") as file:
             file.write("1")
         time.sleep(0.1)
         done = rig.inject("true")
         assert done.returncode == 71
         assert b"the guest is frozen" in done.stderr
-        with open(f"{rig.cgroup}/cgroup.freeze", "w", encoding="ascii") as file:
+        with open(f"{rig.cgroup}/cgroup.freeze", "w", encoding="utf-8") as file:
             file.write("0")
         assert rig.inject("true").returncode == 0
 

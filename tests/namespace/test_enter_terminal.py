@@ -139,7 +139,7 @@ def test_a_signal_hangs_up_and_the_terminal_is_given_back(rig: Rig, number: int)
             terminal.process.send_signal(number)
             assert terminal.wait() == 128 + number
             assert terminal.attributes() == terminal.before
-        with open(mark, encoding="ascii") as file:
+        with open(mark, encoding="utf-8") as file:
             assert file.read() == "hup\n"
     finally:
         if os.path.exists(mark):
@@ -166,7 +166,7 @@ def test_a_caller_that_is_killed_hangs_up_too(rig: Rig) -> None:
 
 
 def _runs(rig: Rig, command_line: bytes) -> bool:
-    with open(f"{rig.cgroup}/cgroup.procs", encoding="ascii") as file:
+    with open(f"{rig.cgroup}/cgroup.procs", encoding="utf-8") as file:
         pids = file.read().split()
     for pid in pids:
         try:
@@ -272,7 +272,7 @@ def test_a_shell_that_closes_its_terminal_costs_no_cpu(rig: Rig) -> None:
 
 
 def _ticks(pid: int) -> int:
-    with open(f"/proc/{pid}/stat", encoding="ascii") as file:
+    with open(f"/proc/{pid}/stat", encoding="utf-8") as file:
         fields = file.read().rpartition(")")[2].split()
     return int(fields[11]) + int(fields[12])
 

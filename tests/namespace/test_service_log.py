@@ -656,7 +656,7 @@ def test_the_end_does_not_wait_for_a_logger_that_hangs() -> None:
 
 
 def switches(pid: int) -> int:
-    with open(f"/proc/{pid}/status", encoding="ascii") as file:
+    with open(f"/proc/{pid}/status", encoding="utf-8") as file:
         found = dict(line.split(":", 1) for line in file)
     return int(found["voluntary_ctxt_switches"]) + int(found["nonvoluntary_ctxt_switches"])
 
@@ -684,7 +684,7 @@ def test_nothing_wakes_it_when_nothing_comes() -> None:
 
 def private(pid: int) -> int:
     """KiB that only this process has."""
-    with open(f"/proc/{pid}/smaps_rollup", encoding="ascii") as file:
+    with open(f"/proc/{pid}/smaps_rollup", encoding="utf-8") as file:
         found = dict(line.split(":", 1) for line in file if ":" in line)
     return int(found["Private_Dirty"].split()[0]) + int(found["Private_Clean"].split()[0])
 

@@ -67,7 +67,7 @@ def test_root_may_have_what_an_ordinary_process_may_not() -> None:
         else:
             refused(ground, score, "set oom_score_adj: Permission denied")
             refused(ground, limits, "set limits (RLIMIT_NOFILE): Operation not permitted")
-        with open("/proc/self/oom_score_adj", encoding="ascii") as file:
+        with open("/proc/self/oom_score_adj", encoding="utf-8") as file:
             assert file.read().strip() == "0"
 
     on_ground(inside, mapped=False)
@@ -131,7 +131,7 @@ def test_capabilities_are_all_that_it_has_and_may_gain(mapped: bool) -> None:
 @BOTH
 def test_without_capabilities_root_has_those_of_the_guest_and_a_user_none(mapped: bool) -> None:
     def inside(ground: Ground) -> None:
-        with open("/proc/self/status", encoding="ascii") as file:
+        with open("/proc/self/status", encoding="utf-8") as file:
             bounding = next(int(line.split()[1], 16) for line in file if line.startswith("CapBnd"))
         for ended in both_ways(ground, shell(STATUS)):
             sets = capability_sets(ended)

@@ -101,7 +101,7 @@ def parts(ended: Any) -> set[str]:
 def test_it_keeps_nothing_of_the_outside(mapped: bool) -> None:
     def look(fds: list[int]) -> int:
         # a fork of the spawner's: it has what the spawner has, but for descriptors
-        with open("/proc/self/maps", encoding="ascii") as file:
+        with open("/proc/self/maps", encoding="utf-8") as file:
             shared = [line.strip() for line in file if " rw-s " in line]
         found = {
             "shared": shared,
@@ -252,7 +252,7 @@ def test_a_spawner_that_is_killed_under_load_loses_no_start_and_doubles_none(
             assert child is not None and child.status == 0, starting.name
         assert not spawner.alive
         for number in range(count):
-            with open(f"/tmp/{number}", encoding="ascii") as file:
+            with open(f"/tmp/{number}", encoding="utf-8") as file:
                 assert file.read() == "x\n", f"{number} was run more than once"
         assert os.path.exists("/tmp/touched")
         assert sorted(os.listdir(f"/proc/{os.getpid()}/fd"))  # and nothing of the starts is left open
@@ -292,7 +292,7 @@ def test_nothing_is_left_open_of_a_thousand_starts_and_it_does_not_grow() -> Non
 
 def private_memory(pid: int) -> int:
     """KiB that only this process has."""
-    with open(f"/proc/{pid}/smaps_rollup", encoding="ascii") as file:
+    with open(f"/proc/{pid}/smaps_rollup", encoding="utf-8") as file:
         return sum(int(line.split()[1]) for line in file if line.startswith("Private"))
 
 
@@ -366,7 +366,7 @@ def test_nobody_else_has_the_score_that_is_lent_for_a_moment(score: int | None) 
             child = ground.finish(starting)
             assert child is not None and child.status == 0
             assert drained(reader) == expected
-        with open("/proc/self/oom_score_adj", encoding="ascii") as file:
+        with open("/proc/self/oom_score_adj", encoding="utf-8") as file:
             assert file.read() == "0\n"
 
     on_ground(inside, mapped=True)
