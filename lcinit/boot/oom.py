@@ -11,9 +11,9 @@ import os
 from lcinit import log
 from lcinit.boot.world import World
 from lcinit.errors import SystemFailure
+from lcinit.supervisor.oom_score import SPARED
 
 _FILE = "/proc/self/oom_score_adj"
-SPARED = -900  # the last to be killed of all but those that cannot be at all
 
 
 def spare(world: World) -> None:

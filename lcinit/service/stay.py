@@ -18,6 +18,7 @@ from lcinit.boot.runner import Runner
 from lcinit.linux import files, namespaces, process
 from lcinit.plan import steps as s
 from lcinit.service.reader import Reader
+from lcinit.supervisor import oom_score
 from lcinit.supervisor.lean import import_json
 from lcinit.supervisor.loop import import_loop, loop_needed, run
 
@@ -64,6 +65,7 @@ async def _stay(
     step = world.plan.steps[await runner.run()]
     if not isinstance(step, s.KeepServices):
         raise AssertionError(f"a plan with services ends with them, not {step.kind}")
+    _spare()  # not before: what the plan runs inherits it
     guard.close()
     if world.helper is not None:
         world.helper.close()
@@ -73,6 +75,14 @@ async def _stay(
     gc.freeze()
     root_fd = _root()
     return await around.run(step, root_fd, reader.ask(root_fd) if answer is None else answer)
+
+
+def _spare() -> None:
+    """The services' own scores are what PID 1 was given: the spawner, whose children they are, keeps that."""
+    try:
+        oom_score.spare()
+    except (OSError, ValueError) as error:
+        log.debug(f"PID 1 is not spared when memory runs out: {error}")
 
 
 def _root() -> int:

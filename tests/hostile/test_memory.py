@@ -12,10 +12,12 @@ import pytest
 from lcinit.boot import oom
 from lcinit.boot.world import World
 from lcinit.linux.capabilities import has_capability
+from lcinit.supervisor.oom_score import SPARED
 from tests.guests.test_nested import POWEROFF_DEATH
 from tests.hostile.attacker import attack
 from tests.hostile.attempt import BOTH_LOOPS, configuration, start
 from tests.hostile.test_supervisor import limited, put
+from tests.services.bare import Bare, sh
 
 NESTED = {"mode": "tolerant"}
 MANY = """
@@ -42,6 +44,18 @@ def nobody_is_spared(loop: str) -> None:
         assert "not spared when memory runs out" in container.console().decode()
         scores = [Path(f"/proc/{pid}/oom_score_adj").read_text() for pid in ("self", container.pid1())]
         assert scores[0] == scores[1]
+
+
+@pytest.mark.row(38)
+@pytest.mark.parametrize("loop", BOTH_LOOPS)
+def test_beside_services_pid_1_alone_is_spared(loop: str) -> None:
+    given = int(Path("/proc/self/oom_score_adj").read_text())
+    spared = min(given, SPARED) if has_capability("sys_resource") else given
+    services = {"one": sh("exec sleep 1000"), "other": sh("exec sleep 1000", oom_score_adj=given + 50)}
+    with Bare(services, env={"LCINIT_EVENT_LOOP": loop}) as guest:
+        pids = (1, *(guest.up(name)["pid"] for name in services))
+        scores = [int(guest.run("cat", f"/proc/{pid}/oom_score_adj")) for pid in pids]
+        assert scores == [spared, given, given + 50]
 
 
 @pytest.mark.row(38)
