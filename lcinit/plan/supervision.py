@@ -76,7 +76,7 @@ def notes(rules: Supervision, config: Config, manager: str) -> list[str]:
             f"a reboot {'starts the services again in place' if rules.on_reboot == 'restart' else reboot}: on_reboot "
             f"{rules.on_reboot}{auto}",
             f"stopping the services may take {rules.timeout:g} s{given}; then everything is killed",
-            "further processes of lcinit's own: a spawner and a writer of logs, and now and then a reader of service files",
+            "further processes of lcinit's own: a spawner, a writer of logs, and now and then a reader of files",
         ]
     if rules.pid == "shared":
         return _notes_of_a_command(rules, config)
