@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 
@@ -100,6 +101,7 @@ def run(args: list[str], program: str) -> int:
             f"this is process {os.getpid()}, not PID 1 of a container",
             hint="start it as the container's init, or give --no-pid1; `init RUNLEVEL` talks to a running init",
         )
+    gc.disable()  # until all is imported: there is no garbage, and a look for it takes milliseconds
     take_streams()
     # from here on no signal is lost: all wait, blocked, until there is something that reads them
     signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())

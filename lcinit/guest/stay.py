@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 from lcinit.boot import builder, oom
 from lcinit.boot.namespaces import forbid_dumping
 from lcinit.boot.runner import Runner
@@ -36,6 +38,7 @@ def stay(world: World, services: Callable[[Supervision], tuple[Action, Reader]] 
 
         how, reader = services(rules)
         return end(how, rules, reader.reboot)
+    gc.enable()
     if rules.pid == "shared":
         import_loop(fast=True)
         from lcinit.guest import shared

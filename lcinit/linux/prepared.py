@@ -161,7 +161,7 @@ def lay_out(
 ) -> tuple[bytes, list[int], int, int]:
     """What is to stand at the address `base`, and the addresses in it that an Image takes. OSError as Image.of's."""
     words = [_bytes(word) for word in argv]
-    variables = [_variable(name, value) for name, value in environment.items()]
+    variables = [_known.get(item) or _variable(item) for item in environment.items()]
     place = base + 8 * (len(words) + len(variables) + 2)
     pointers: list[int] = []
     for text in (*words, None, *variables, None):
@@ -189,7 +189,15 @@ def _bytes(text: str) -> bytes:
     return path_bytes("execve", text)
 
 
-def _variable(name: str, value: str) -> bytes:
+_known: dict[tuple[str, str], bytes] = {}  # of the last environments: most of it is the same for all
+_MOST_KNOWN = 256
+
+
+def _variable(item: tuple[str, str]) -> bytes:
+    name, value = item
     if not name or "=" in name:
         raise failure("execve", errno.EINVAL, name, "no name of a variable")
-    return _bytes(name) + b"=" + _bytes(value)
+    if len(_known) >= _MOST_KNOWN:
+        _known.clear()
+    _known[item] = encoded = _bytes(name) + b"=" + _bytes(value)
+    return encoded

@@ -6,7 +6,6 @@ children never have.
 
 from __future__ import annotations
 
-import functools
 import os
 
 from lcinit.boot import guard, own
@@ -26,10 +25,11 @@ class Early:
 
     def __init__(self, path: str | None) -> None:
         """With the path that the configuration is read from. Raises SystemFailure."""
+        argv = own.reader(path)
         functions: dict[str, Function] = {
             "logger": log_writer.run,
             "pid-file": pid_look.run,
-            "reader": functools.partial(_become_reader, own.reader(path)),
+            "reader": lambda descriptors: _become_reader(argv, descriptors),
         }
         self.spawner = Spawner.start(functions, close_imports=guard.close)
 

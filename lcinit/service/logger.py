@@ -49,14 +49,16 @@ class Logger:
 
     `start` is given the descriptor of a socket, starts a process that calls `log_writer.run` with it, and returns its
     PID, or 0 where that is not known yet; the descriptor stays the caller's. PID 1 calls `ended` when it has reaped the
-    process, or when there has never been one.
+    process, or when there has never been one. One that is `held` starts the process when it is released: what is
+    written until then stays in the pipes.
     """
 
-    def __init__(self, start: Callable[[int], int]) -> None:
+    def __init__(self, start: Callable[[int], int], *, held: bool = False) -> None:
         self.pid: int | None = None
         self.starts = 0
         self.lost = 0  # pipes whose last bytes nobody took
         self._start = start
+        self._held = held
         self._channel: socket.socket | None = None
         self._pipes: dict[int, _Pipe] = {}  # by the number that the logger knows them by
         self._numbers: dict[str, int] = {}  # of those that are open
@@ -125,6 +127,7 @@ class Logger:
     async def flush(self, seconds: float = LAST_WORDS) -> bool:
         """Wait until all that services have written by now is taken, but for what has to wait for the console; false
         when that takes longer."""
+        self.release()
         if self._channel is None:
             return False
         self._last_number += 1
@@ -152,6 +155,12 @@ class Logger:
 
     # the process
 
+    def release(self) -> None:
+        """It is not held any longer. Any number of times."""
+        held, self._held = self._held, False
+        if held and self._pipes:
+            self._connect()
+
     def ended(self) -> None:
         """It was reaped. Another one is started, at once or after a while, and gets all pipes."""
         self._disconnect()
@@ -167,6 +176,7 @@ class Logger:
 
     async def stop(self, seconds: float = LAST_WORDS) -> None:
         """Have it take what is in the pipes, and end; wait for that, so long at most. Nothing can be opened then."""
+        self.release()
         self._gone = asyncio.get_running_loop().create_future()
         if self._channel is None:
             self._set_gone()
@@ -239,7 +249,7 @@ class Logger:
         if kind == "settings" and not self._pipes[number].told:
             return  # they are in what is still to be told
         if self._channel is None:
-            if kind == "open" and self._later is None and self.pid is None:
+            if kind == "open" and self._later is None and self.pid is None and not self._held:
                 self._connect()
             return  # all there is to know is told when it has been started
         self._unsent.append((kind, number))

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from lcinit.supervisor.reaper import Status
     from lcinit.supervisor.spawner import Spawner
 
+LOG_LATER = 0.05  # seconds after the first services were begun: until then what they say stays in their pipes
 LAST_WORDS = 0.5  # seconds that the end waits for what services had to say
 
 
@@ -72,7 +73,7 @@ class Running:
         cgroups = Cgroups(world.service_cgroup)
         self._launcher = Launcher(self._spawner, world.reaper)
         self._reader.start = lambda root, channel: self._launcher.launch_function("reader", (root, channel), None)
-        self._logger = Logger(self._start_logger)
+        self._logger = Logger(self._start_logger, held=True)
         members = Members(cgroups, self._table)
         environment = dict(step.environment)
         means = Means(self._launcher, self._logger, cgroups, members, environment, limits_of(step.limits))
@@ -88,6 +89,7 @@ class Running:
         supervisor.reread = reloading.quietly
         supervisor.begin(catalogue)
         await self._serve(Offered(supervisor, reloading, Enabling(root_fd, world.config.services_dir)))
+        asyncio.get_running_loop().call_later(LOG_LATER, self._logger.release)
         try:
             return await supervisor.run()
         finally:

@@ -73,6 +73,7 @@ async def _stay(
     _raise_descriptors()
     gc.collect()
     gc.freeze()
+    gc.enable()
     root_fd = _root()
     return await around.run(step, root_fd, reader.ask(root_fd) if answer is None else answer)
 

@@ -156,11 +156,8 @@ def costing(stage: Stage, rounds: int, report: Callable[[str], None]) -> list[Ro
 
 def _own(run: Run, scene: Scene) -> list[int]:
     """The processes of a run that are not its services."""
-    names = {}
-    for pid in run.processes():
-        with open(f"/proc/{pid}/comm") as file:
-            names[pid] = file.read().strip()
-    own = sorted(pid for pid, name in names.items() if name != "sleep")
-    if len(names) - len(own) != scene.count:
-        raise Failed(f"{run.peer.name}: {len(names) - len(own)} of {scene.count} services are there")
+    programs = {pid: os.readlink(f"/proc/{pid}/exe") for pid in run.processes()}
+    own = sorted(pid for pid, program in programs.items() if program != scene.shell)
+    if len(programs) - len(own) != scene.count:
+        raise Failed(f"{run.peer.name}: {len(programs) - len(own)} of {scene.count} services are there")
     return own

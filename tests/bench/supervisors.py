@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Mapping
 
 from tests.bench.runs import Peer, Row
 from tests.bench.stage import CONTAINER, ENVIRONMENT, PYTHON, Stage
 from tests.lab.cache import cache_directory
+from tests.lab.guests import guest
 
-# What every service is: it writes its number and its PID where the harness reads them, and stays.
-SERVICE = "#!/bin/sh\necho {number} $$ >{marks}\nexec sleep 1000000\n"
+# What every service is: it writes its number and its PID where the harness reads them, and waits for what never comes.
+# It is as small as can be, so that what is measured is the supervisor: one program, which needs no libraries.
+SERVICE = "#!{shell} sh\necho {number} $$ >{marks}\nread it <{never}\n"
 STAYING = "root: null\nsetup: none\nexec: {mode: tolerant, pid: shared}\nlog: {level: error}\n"
 POLICY = ("restart: always", "restart_delay: 0", "start_limit_burst: 0")
 LCINIT, OF_FILES = "lcinit", "lcinit, of files"
@@ -28,13 +31,17 @@ class Scene:
         self.count = count
         self.directory = os.path.join(stage.directory, name)
         self.marks = os.path.join(self.directory, "marks")
+        self.shell = os.path.join(self.directory, "busybox")
+        never = os.path.join(self.directory, "never")
         os.mkdir(self.directory)
         os.mkfifo(self.marks)
+        os.mkfifo(never)
+        shutil.copy(os.path.join(guest("busybox"), "bin/busybox"), self.shell)
         self.scripts = []
         for number in range(count):
             script = os.path.join(self.directory, f"service{number}")
             with open(script, "w") as file:
-                file.write(SERVICE.format(number=number, marks=self.marks))
+                file.write(SERVICE.format(shell=self.shell, number=number, marks=self.marks, never=never))
             os.chmod(script, 0o755)
             self.scripts.append(script)
 
