@@ -7,13 +7,14 @@ a child inherits the value, and writing needs no more than that the value be no 
 
 from __future__ import annotations
 
+import errno
 import os
 
 from lcinit.linux.files import PROC_SUPER_MAGIC, check_statfs_type
 
 SPARED = -900
 
-_FILE = "/proc/self/oom_score_adj"
+_FILE = "self/oom_score_adj"
 
 
 class _Own:
@@ -27,10 +28,10 @@ class _Own:
 _own = _Own()
 
 
-def hold() -> int:
-    """Open it, for as long as this process lives: the descriptor. Raises OSError."""
+def hold(procfs: int) -> int:
+    """Open it in a procfs by its handle, for as long as this process lives: the descriptor. Raises OSError."""
     if _own.pid != os.getpid():  # a fork's would still be its parent's
-        file = os.open(_FILE, os.O_RDWR | os.O_CLOEXEC)
+        file = os.open(_FILE, os.O_RDWR | os.O_CLOEXEC, dir_fd=procfs)
         try:
             check_statfs_type(file, PROC_SUPER_MAGIC, _FILE)
         except BaseException:
@@ -41,8 +42,10 @@ def hold() -> int:
 
 
 def own() -> int:
-    """What this process has. Raises OSError."""
-    return int(os.pread(hold(), 16, 0))
+    """What this process has, which holds its file. Raises OSError."""
+    if _own.pid != os.getpid():
+        raise OSError(errno.EBADF, "the file is not held")
+    return int(os.pread(_own.file, 16, 0))
 
 
 def spare() -> None:

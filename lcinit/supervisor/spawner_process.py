@@ -88,10 +88,10 @@ class SpawnerProcess:
         self._children: dict[tuple[Any, ...], spawn.Child] = {}
         self._kept: set[int] = set()
 
-    def run(self, parent: int) -> Never:
-        """All of it."""
+    def run(self, parent: int, procfs: int) -> Never:
+        """All of it, from a procfs by its handle."""
         try:
-            self._settle(parent)
+            self._settle(parent, procfs)
             while True:
                 message = receive(self._channel, self._memory.room)
                 if message is None:
@@ -102,7 +102,7 @@ class SpawnerProcess:
         finally:
             os._exit(EX_SOFTWARE)
 
-    def _settle(self, parent: int) -> None:
+    def _settle(self, parent: int, procfs: int) -> None:
         """Nothing of PID 1's is kept but the standard streams, and the memory that both have from before."""
         harden()
         process.set_pdeathsig(signals.SIGKILL)
@@ -110,18 +110,18 @@ class SpawnerProcess:
             os._exit(0)
         log.send_file_to(nowhere)  # the log's file is PID 1's
         self._memory.keep()
-        self._place_descriptors()
+        self._place_descriptors(procfs)
         signals.reset_signals()
         signals.block_all()
         process.set_name("lcinit-spawner")
         gc.disable()
         gc.freeze()
 
-    def _place_descriptors(self) -> None:
+    def _place_descriptors(self, procfs: int) -> None:
         """Its own are the lowest numbers from 3 on, and none is free below RECEIVED: what is received has the numbers
         that PID 1 reckons with, and none that a program is to have.
         """
-        own = [process.move_up(fd, 100) for fd in (self._channel.detach(), self._bell, oom_score.hold())]
+        own = [process.move_up(fd, 100) for fd in (self._channel.detach(), self._bell, oom_score.hold(procfs))]
         for number in range(3, RECEIVED):
             os.dup2(own[number - 3] if number < 6 else own[1], number, inheritable=False)
         self._channel, self._bell = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, 3), 4

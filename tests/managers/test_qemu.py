@@ -177,3 +177,43 @@ def test_the_init_of_a_root_disk_without_devices_finds_the_console_and_restarts_
     assert data["handoff"] is True
     assert [subject for subject, verdict in found.items() if verdict == "missing"] == []
     assert found["pivot_root"] == "ok"
+
+
+def test_services_are_a_machines_own_and_its_initramfs_is_read_again(machine: qemu.Qemu, boot_root: str) -> None:
+    config = """\
+setup:
+  before:
+  - load-modules overlay
+  - mount -t tmpfs tmpfs /mnt/cache
+  - overlay
+exec: {mode: tolerant, pid: shared}
+services:
+  first:
+    command: /etc/first
+    log: {to: console}
+"""
+    first = """\
+#!/bin/sh
+cd /etc/lcinit
+printf '%s\\n' "command: [/bin/sh, -c, 'echo it is up; kill -38 1; exec sleep 1000']" 'log: {to: console}' \\
+    >services/later.yml
+ln -s ../services/later.yml enabled/later
+echo "services in $(cat /proc/self/cgroup)"
+kill -HUP 1
+exec sleep 1000
+"""
+    archive = boot_initramfs(machine, boot_root, config)
+    layer = os.path.join(machine.directory, "layer")
+    for name in ("services", "enabled"):
+        os.makedirs(os.path.join(layer, "etc/lcinit", name))
+    guests.place_file(layer, "etc/first", 0o755, first)
+    archive.tree(guests.guest("busybox"), "mnt/root")
+    archive.tree(layer, "mnt/root")
+    machine.boot(archive.close())
+    assert machine.wait(120).status == 0
+    text = console_of(machine)
+    assert re.search(r"services in 0::/.*first\.service$", text, re.MULTILINE), text
+    assert "later added: starting" in text, text
+    assert re.search(r"later(\[\d+\])?: it is up$", text, re.MULTILINE), text
+    assert "reboot: Power down" in text
+    assert "Kernel panic" not in text
