@@ -9,7 +9,7 @@ import sys
 from lcinit.cli.arguments import tool_parser
 from lcinit.config.diagnostics import InvalidFile
 from lcinit.config.load import parse, read_file
-from lcinit.config.service_tree import check_service, files_of, is_service, shipped
+from lcinit.config.service_tree import check_inline, check_service, files_of, is_service, shipped
 from lcinit.errors import EX_CONFIG, ConfigError
 from lcinit.service.order import Graph, cycles
 
@@ -18,14 +18,17 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import Any
 
+    from lcinit.config.diagnostics import Problem
     from lcinit.config.service_tree import Checked
+    from lcinit.config.service_values import Service, ServicePart
 
 _EPILOG = """\
 Prints "FILE: ok" for each right file, and on stderr a line for each mistake:
   FILE:LINE:COLUMN: KEY.PATH: what is wrong; what would be right
 A service file is known by its keys, or with --service; it is read over the catalogue's file of its name. A directory
-stands for all service files in it, which are then held against one another: what they require must be there (in the
-catalogue, or in another file that is named), and none may start after itself.
+stands for all service files in it, which are then held against one another, and against the services of a
+configuration that is named: what they require must be there (in the catalogue, or in another file that is named), and
+none may start after itself. Of a configuration alone it is told what the guest must have.
 
 examples:
   lcinit check /mnt/init.yml
@@ -52,7 +55,8 @@ def run(args: list[str], program: str = "lcinit check") -> int:
     else:
         for name, error in results:
             if error is None:
-                print(f"{name}: ok")
+                missing = checking.missing(name)
+                print(f"{name}: ok" + (f", if the guest has the services {', '.join(missing)}" if missing else ""))
             else:
                 print(error, file=sys.stderr)
     codes = {error.exit_code for _, error in results if error is not None}
@@ -60,14 +64,18 @@ def run(args: list[str], program: str = "lcinit check") -> int:
 
 
 class _Checking:
-    """All that was named: each file by itself, and the services of each directory together."""
+    """All that was named: each file by itself, and the services of each directory together with those of the
+    configurations.
+    """
 
     def __init__(self, *, services_only: bool) -> None:
         self._services_only = services_only
         self._catalogue = shipped()
         self._errors: dict[str, ConfigError | None] = {}
         self._directories: list[dict[str, Checked]] = []
-        self._known: set[str] = set()
+        self._inline: dict[str, tuple[ServicePart, ...]] = {}
+        self._files: set[str] = set()  # services that have a file of their own
+        self._wrong: set[str] = set()  # whose file is
 
     def take(self, given: str) -> None:
         """Check a file, or those of a directory."""
@@ -89,37 +97,75 @@ class _Checking:
         try:
             data = read_file(path)
             if service or is_service(path, data):
-                self._known.add(os.path.basename(path).removesuffix(".yml"))
-                return check_service(path, data, self._catalogue)
-            self._known.update(part.name for part in parse(data, path).services or ())
+                name = os.path.basename(path).removesuffix(".yml")
+                self._files.add(name)
+                self._wrong.add(name)
+                checked = check_service(path, data, self._catalogue)
+                self._wrong.discard(name)
+                return checked
+            self._inline[path] = parse(data, path).services or ()
         except ConfigError as error:
             self._errors[path] = error
         return None
 
     def results(self) -> list[tuple[str, ConfigError | None]]:
         """Each file and what is wrong with it, in their order."""
-        for checked in self._directories:
-            for name, error in self._relations(checked):
-                self._errors[checked[name].path] = error
+        problems: dict[str, list[Problem]] = {}
+        for files in self._directories or [{}]:
+            for path, problem in self._relations(files):
+                if problem not in problems.setdefault(path, []):
+                    problems[path].append(problem)
+        for path, found in problems.items():
+            found.sort(key=lambda each: (each.line, each.column))
+            self._errors[path] = InvalidFile(path, tuple(found))
         return list(self._errors.items())
 
-    def _relations(self, checked: dict[str, Checked]) -> Iterable[tuple[str, ConfigError]]:
-        for name, each in checked.items():
-            for other in each.service.requires:
-                if other not in self._known and self._catalogue(other) is None:
+    def missing(self, path: str) -> list[str]:
+        """The services that a configuration needs to be in the guest, whose files were not named: what its own require,
+        and those that it has no command for.
+        """
+        needed: set[str] = set()
+        for part in self._inline.get(path, ()):
+            given = dict(part.given)
+            needed.update(other for other in given.get("requires", ()) if not self._is_known(other))
+            if "command" not in given and part.name not in self._files and self._catalogue(part.name) is None:
+                needed.add(part.name)
+        return sorted(needed)
+
+    def _is_known(self, name: str) -> bool:
+        inline = any(part.name == name for parts in self._inline.values() for part in parts)
+        return inline or name in self._files or self._catalogue(name) is not None
+
+    def _relations(self, files: dict[str, Checked]) -> Iterable[tuple[str, Problem]]:
+        """The path of a file and what is wrong there between services: these, and those of configurations over them."""
+        tells = {name: [each] for name, each in files.items()}
+        for path, parts in self._inline.items():
+            for part in parts:
+                below = next((each[part.name] for each in self._directories if part.name in each), None)
+                checked, mistakes = check_inline(path, part, below, self._catalogue)
+                tells.setdefault(part.name, []).insert(0, checked)
+                if self._directories and part.name not in self._wrong:
+                    yield from ((path, mistake) for mistake in mistakes)
+        services = {name: each[0].service for name, each in tells.items()}
+        for name, service in services.items():
+            for other in service.requires:
+                if self._directories and not self._is_known(other):
                     right = "write the file of it, or leave it out"
-                    yield name, each.invalid("requires", f"there is no service {other}", right)
-        graph = Graph({name: each.service for name, each in checked.items()})
-        for circle in cycles(graph):
-            shown = " -> ".join((*circle, circle[0]))
+                    yield _told(tells[name], "requires", f"there is no service {other}", right)
+        for circle in cycles(Graph(services)):
+            what = f"it starts after itself: {' -> '.join((*circle, circle[0]))}"
             for name in circle:
-                what = f"it starts after itself: {shown}"
-                yield name, checked[name].invalid(_key_of(checked, name, circle), what, "leave one of them out")
+                yield _told(tells[name], _key_of(services[name], circle), what, "leave one of them out")
 
 
-def _key_of(checked: dict[str, Checked], name: str, circle: tuple[str, ...]) -> str:
+def _told(by: list[Checked], key: str, what: str, right: str) -> tuple[str, Problem]:
+    """A problem of the file that has the last word on a key."""
+    said = next((each for each in by if each.says(key)), by[0])
+    return said.path, said.problem(key, what, right)
+
+
+def _key_of(service: Service, circle: tuple[str, ...]) -> str:
     """The key of a service that has it start after another one of the circle."""
-    service = checked[name].service
     keys = ("requires", "wants", "start_after", "start_before")
     return next((key for key in keys if set(getattr(service, key)) & set(circle)), "start_before")
 

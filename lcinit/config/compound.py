@@ -100,7 +100,7 @@ class Fields(Shape):
 
     A key that is absent or wrong keeps the record's default, so that what else is wrong is found too. `finish` gets
     the values of the keys that were right and returns the value in the record's stead. `refused` are keys that are
-    known but not possible here, with the reason.
+    known but not possible here, with the reason; `others` gives what other programs call keys, see other_words.
     """
 
     kinds = (MAP,)
@@ -112,6 +112,7 @@ class Fields(Shape):
         *fields: Field,
         finish: Callable[[dict[str, Any], Node, str, Reading], Any] | None = None,
         refused: Mapping[str, str] | None = None,
+        others: Callable[[], Mapping[str, str]] | None = None,
         any_of: tuple[str, ...] = (),
         empty: bool = True,
     ) -> None:
@@ -121,6 +122,7 @@ class Fields(Shape):
         self.required = tuple(field.key for field in fields if field.required)
         self.finish = finish
         self.refused = refused or {}
+        self.others = others
         self.any_of = any_of
         self.empty = empty
 
@@ -161,9 +163,14 @@ class Fields(Shape):
         if name in self.refused:
             reading.problem(node, path, f"{name} is not possible here", self.refused[name])
             return
-        near = reading.near(name, self.fields)
+        near = self._meant(name) or reading.near(name, self.fields)
         right = f"did you mean {near}?" if near else f"the keys here are {', '.join(self.fields)}"
         reading.problem(node, path, f"the key {quoted(name)} is unknown", right)
+
+    def _meant(self, name: str) -> str:
+        from lcinit.config.other_words import meant  # needed for a mistake only
+
+        return meant(name, self.fields, {} if self.others is None else self.others())
 
     def json(self) -> Json:
         properties: Json = {}

@@ -59,6 +59,10 @@ class _Merging:
         """Its value, given or not."""
         return self.values[key] if key in self.values else getattr(Service, key)
 
+    def given(self, key: str) -> bool:
+        """Whether somebody wrote it."""
+        return key in self._given
+
     def asks(self, key: str) -> bool:
         """Whether it was given, and for something."""
         return self.values.get(key) not in (None, ())
@@ -148,6 +152,10 @@ def _restarts(its: _Merging) -> None:
     if its["restart_delay"] == 0:
         for key in ("restart_max_delay", "restart_jitter"):
             its.no_effect(key, "restart_delay", "with restart_delay: 0", "leave it out")
+    elif not its.given("restart_max_delay"):
+        its.values["restart_max_delay"] = max(its["restart_max_delay"], its["restart_delay"])
+    elif not its.given("restart_delay"):
+        its.values["restart_delay"] = min(its["restart_max_delay"], its["restart_delay"])
     elif its["restart_max_delay"] < its["restart_delay"]:
         least, most = its["restart_delay"], its["restart_max_delay"]
         longer = f"{least:g} s of restart_delay are more than {most:g} s of restart_max_delay"

@@ -14,6 +14,7 @@ import os
 import stat
 
 import lcinit
+import lcinit.config.other_words
 import lcinit.linux.capabilities
 import lcinit.linux.signals
 from lcinit.config.diagnostics import MAX_PROBLEMS, Problems, quoted

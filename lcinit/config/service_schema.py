@@ -27,6 +27,7 @@ from lcinit.config.values import Command
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from typing import Any, Final
 
     from lcinit.config.document import Node
@@ -175,6 +176,12 @@ def _make_part(values: dict[str, Any], node: Node, path: str, reading: Reading) 
     )
 
 
+def _other_words() -> Mapping[str, str]:
+    from lcinit.config.other_words import OF_SERVICES  # needed for a mistake only
+
+    return OF_SERVICES
+
+
 SERVICE: Final = Fields(
     ServicePart,
     "the keys of a service",
@@ -267,6 +274,7 @@ SERVICE: Final = Fields(
     Field("log", _LOG, "Where what it prints goes."),
     finish=_make_part,
     refused=dict.fromkeys(("sockets", "timer"), "it comes with a later version; leave it out"),
+    others=_other_words,
 )
 
 

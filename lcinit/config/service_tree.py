@@ -22,17 +22,24 @@ if TYPE_CHECKING:
 
 
 class Checked(Record):
-    """A service file that is right by itself: what it says, and the service that it makes over the catalogue's."""
+    """What a file says of a service, and the service that it makes over what is below it; right by itself. The file is
+    the service's own, or a configuration that has it among its `services`.
+    """
 
     path: str
     part: ServicePart
     service: Service
 
-    def invalid(self, key: str, what: str, right: str) -> InvalidFile:
-        """The error that a key of it is."""
+    def says(self, key: str) -> bool:
+        """Whether the file has this key of it."""
+        return any(given == key for given, _ in self.part.given)
+
+    def problem(self, key: str, what: str, right: str) -> Problem:
+        """What is wrong with a key of it."""
         at = next((at for at, (given, _) in enumerate(self.part.given) if given == key), -1)
         line, column = self.part.places[at] if at >= 0 else self.part.place
-        return InvalidFile(self.path, (Problem(line=line, column=column, path=key, what=what, right=right),))
+        path = f"{self.part.path}.{key}" if self.part.path else key
+        return Problem(line=line, column=column, path=path, what=what, right=right)
 
 
 def is_service(path: str, data: bytes) -> bool:
@@ -61,14 +68,24 @@ def check_service(path: str, data: bytes, catalogue: Callable[[str], bytes | Non
     if not is_name(name):
         raise ConfigError(f"{path}: no service can be called {quoted(name)}", hint=f"rename it to what fits {NAME}")
     part = parse_service(data, path, name)
-    parts = [part]
-    below = catalogue(name)
-    if below is not None:
-        parts.insert(0, parse_service(below, os.path.join(catalogue_directory(), f"{name}{SUFFIX}"), name))
-    service, mistakes = merge(name, parts)
+    service, mistakes = merge(name, [*_shipped_part(name, catalogue), part])
     if mistakes:
         raise InvalidFile(mistakes[0].origin, tuple(each.problem for each in mistakes))
     return Checked(path=path, part=part, service=service)
+
+
+def check_inline(
+    path: str, part: ServicePart, below: Checked | None, catalogue: Callable[[str], bytes | None]
+) -> tuple[Checked, tuple[Problem, ...]]:
+    """A service of a configuration, over that of a file of its own; and what is wrong between the two."""
+    parts = [*_shipped_part(part.name, catalogue), *(() if below is None else (below.part,)), part]
+    service, mistakes = merge(part.name, parts)
+    return Checked(path=path, part=part, service=service), tuple(each.problem for each in mistakes)
+
+
+def _shipped_part(name: str, catalogue: Callable[[str], bytes | None]) -> list[ServicePart]:
+    data = catalogue(name)
+    return [] if data is None else [parse_service(data, os.path.join(catalogue_directory(), f"{name}{SUFFIX}"), name)]
 
 
 def files_of(directory: str) -> list[str]:

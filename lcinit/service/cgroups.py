@@ -10,7 +10,7 @@ import os
 
 from lcinit import log
 from lcinit.boot import cgroup_control
-from lcinit.boot.cgroup_tree import read, removal, write
+from lcinit.boot.cgroup_tree import DIRECTORY, read, removal, write
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ class Cgroups:
             os.mkdir(entry, 0o755, dir_fd=self._top)
         except FileExistsError:
             pass
-        return os.open(entry, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self._top)
+        return os.open(entry, DIRECTORY, dir_fd=self._top)
 
     def limit(self, name: str, limits: CgroupLimits) -> None:
         """Set a service's limits; one that cannot be had is said once, and does not keep it from running."""
@@ -193,30 +193,39 @@ class Cgroups:
 
     def remove(self, name: str) -> bool:
         """Remove all that it had, and those below, as far as nobody lives there; returns whether all are gone."""
-        directory = self._directories.get(name, -1)
-        if directory < 0:
-            return True
         gone = True
         for entry in [entry for entry, owner in self._entries.items() if owner == name]:
+            if self._remove_entry(entry):
+                del self._entries[entry]
+            else:
+                gone = False
+        if gone and name in self._directories:
+            os.close(self._directories.pop(name))
+            self._limited.pop(name, None)
+            self._killed.discard(name)
+        return gone
+
+    def _remove_entry(self, entry: str) -> bool:
+        try:
+            directory = os.open(entry, DIRECTORY, dir_fd=self._top)
             try:
                 for _ in removal(directory):
                     pass
-                os.rmdir(entry, dir_fd=self._top)
-            except FileNotFoundError:
-                pass
-            except OSError:
-                gone = False
-                continue
-            del self._entries[entry]
-        if gone:
-            del self._directories[name]
-            self._limited.pop(name, None)
-            self._killed.discard(name)
-            os.close(directory)
-        return gone
+            finally:
+                os.close(directory)
+            os.rmdir(entry, dir_fd=self._top)
+        except FileNotFoundError:
+            return True
+        except OSError:
+            return False
+        return True
 
     def close(self) -> None:
-        """Let go of all."""
+        """Let go of all, and leave nothing behind that is empty by now: who was killed has not ended at once."""
+        for name in set(self._entries.values()):
+            self.remove(name)
+        if self._top >= 0:
+            self._remove_entry(LEAF)
         for directory in (*self._directories.values(), self._top):
             if directory >= 0:
                 os.close(directory)

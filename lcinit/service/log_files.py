@@ -85,6 +85,10 @@ def _enter(above: int, name: str) -> int:
     except FileNotFoundError:
         os.mkdir(name, _DIRECTORY_MODE, dir_fd=above)
         directory = open_in_root(above, name, flags)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise OSError(errno.ELOOP, f"{name} is a symbolic link, and below {_PARENT} none is followed") from None
+        raise
     if os.fstat(directory).st_uid != os.geteuid():
         os.close(directory)
         raise PermissionError(errno.EPERM, "its directory belongs to somebody else")

@@ -97,6 +97,7 @@ class Offered:
 
     def start(self, names: tuple[str, ...], origin: str) -> Waiting:
         """Begin; done when each is up or has failed."""
+        self._know_still(names)
         self._begin(names, "start", origin)
         for name in names:
             self._services.tasks[name].restarts.forget()
@@ -115,6 +116,7 @@ class Offered:
 
     def restart(self, names: tuple[str, ...], origin: str) -> Waiting:
         """Begin; done when each is up again or has failed."""
+        self._know_still(names)
         self._begin(names, "restart", origin)
         starts = {name: self._services.tasks[name].starts for name in names}
         self._services.restart(names)
@@ -154,7 +156,7 @@ class Offered:
 
     def enable(self, names: tuple[str, ...]) -> Sequence[str]:
         """Have them start with their runlevels: those that were not enabled before."""
-        self._know(names)
+        self._know_still(names)
         changed = self._enabling.enable(names)
         self._supervisor.enabled |= set(names)
         return changed
@@ -195,6 +197,16 @@ class Offered:
                         self._services.broken[name], hint="mend it, then `lcinit daemon-reload`", exit_code=78
                     )
                 raise NoSuchService(name)
+
+    def _know_still(self, names: Sequence[str]) -> None:
+        self._know(names)
+        for name in names:
+            if name in self._services.graph.gone:
+                raise LcinitError(
+                    f"{name} is no longer defined",
+                    hint="it is known until it is down; write its file again, then `lcinit daemon-reload`",
+                    exit_code=EX_UNAVAILABLE,
+                )
 
     def _begin(self, names: tuple[str, ...], what: str, origin: str) -> None:
         self._know(names)

@@ -18,9 +18,18 @@ class Graph:
     `before` is the inverse: those that must be down before X stops. `needed_by[X]` require X.
     """
 
-    def __init__(self, services: Mapping[str, Service], first: Collection[str] = (), last: str = "") -> None:
-        """All others start after those in `first`, with what these start after themselves; `last` after all others."""
+    def __init__(
+        self,
+        services: Mapping[str, Service],
+        first: Collection[str] = (),
+        last: str = "",
+        gone: Collection[str] = (),
+    ) -> None:
+        """All others start after those in `first`, with what these start after themselves; `last` after all others.
+        Those that are `gone` are no longer defined, and there until they are down: nothing starts them.
+        """
         self.services = services
+        self.gone = frozenset(gone)
         self.after: dict[str, frozenset[str]] = {}
         self.before: dict[str, list[str]] = {name: [] for name in services}
         self.needed_by: dict[str, list[str]] = {name: [] for name in services}
@@ -45,20 +54,23 @@ class Graph:
 
     def missing(self, name: str) -> tuple[str, ...]:
         """What it requires and nobody defines."""
-        return tuple(other for other in self.services[name].requires if other not in self.services)
+        return tuple(other for other in self.services[name].requires if not self._defined(other))
 
     def pulled_in(self, names: Iterable[str]) -> frozenset[str]:
         """These and all that they require or want, and so on."""
         found: set[str] = set()
-        pending = [name for name in names if name in self.services]
+        pending = [name for name in names if self._defined(name)]
         while pending:
             name = pending.pop()
             if name in found:
                 continue
             found.add(name)
             service = self.services[name]
-            pending += (each for each in (*service.requires, *service.wants) if each in self.services)
+            pending += (each for each in (*service.requires, *service.wants) if self._defined(each))
         return frozenset(found)
+
+    def _defined(self, name: str) -> bool:
+        return name in self.services and name not in self.gone
 
     def dependent(self, names: Iterable[str]) -> frozenset[str]:
         """These and all that require one of them, and so on: what goes down with them."""

@@ -65,7 +65,7 @@ class Phases:
         if task.state.sub == "reload":
             task.reload_failed = True
         elif not task.why:
-            task.why = why
+            task.why = why.removeprefix(f"{task.name}: ")
         task.happen(Event(kind="failed", result=result))
 
     def _signal_reload(self) -> None:

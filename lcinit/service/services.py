@@ -86,12 +86,18 @@ class Services:
         """What they are, by name."""
         return self.graph.services
 
-    def define(self, services: Iterable[Service], first: Collection[str] = (), last: str = "") -> None:
-        """From now on these are the services, with `first` and `last` as of Graph. Those that are gone must be down;
-        those that run keep running.
+    def define(
+        self,
+        services: Iterable[Service],
+        first: Collection[str] = (),
+        last: str = "",
+        gone: Collection[str] = (),
+    ) -> None:
+        """From now on these are the services, with `first`, `last` and `gone` as of Graph. Those that are left out must
+        be down; those that run keep running.
         """
         known = {service.name: service for service in services}
-        self.graph = Graph(known, first, last)
+        self.graph = Graph(known, first, last, gone)
         self._circles = {name: circle for circle in cycles(self.graph) for name in circle}
         for circle in dict.fromkeys(self._circles.values()):
             log.error(f"these services start after one another in a circle: {' -> '.join((*circle, circle[0]))}")
@@ -233,6 +239,10 @@ class Services:
     def is_leaving(self, name: str) -> bool:
         """Whether it is to go down and has not yet, or waits for others to."""
         return name in self._leaving
+
+    def staying(self) -> tuple[str, ...]:
+        """Those that are not down, and not to go down for good."""
+        return tuple(name for name in self.going() if self.tasks[name].state.wanted and not self._is_to_stop(name))
 
     def _is_to_stop(self, name: str) -> bool:
         event = self._leaving.get(name)

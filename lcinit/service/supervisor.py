@@ -113,7 +113,8 @@ class Supervisor:
         self.enabled = frozenset(catalogue.enabled)
         known = {service.name: service for service in catalogue.services}
         first = runlevels.of_boot(known, self.enabled)
-        self.services.define((*catalogue.services, *kept, *own), first, COMMAND)
+        gone = frozenset(service.name for service in kept)
+        self.services.define((*catalogue.services, *kept, *own), first, COMMAND, gone)
         self._catalogue = catalogue
 
     def _boot(self) -> None:
@@ -153,11 +154,16 @@ class Supervisor:
 
     def _forget_gone(self) -> None:
         """Once all that are no longer defined are down."""
-        known = {service.name for service in self._catalogue.services}
-        gone = [task for name, task in self.services.tasks.items() if name not in known and name != COMMAND]
-        if all(task.state.sub in DOWN for task in gone):
+        if self._gone_are_down():
             self.listeners.remove(self._forget_gone)
-            asyncio.get_running_loop().call_soon(self.take, self._catalogue)
+            asyncio.get_running_loop().call_soon(self._take_without_gone)
+
+    def _take_without_gone(self) -> None:
+        if self._gone_are_down():  # another daemon-reload may have come between
+            self.take(self._catalogue)
+
+    def _gone_are_down(self) -> bool:
+        return all(self.services.tasks[name].state.sub in DOWN for name in self.services.graph.gone)
 
     # what is asked for
 
@@ -337,7 +343,7 @@ class Supervisor:
         return changes(
             old,
             new,
-            up=[name for name in self.services.going() if name != COMMAND],
+            up=[name for name in self.services.staying() if name != COMMAND],
             old_members=runlevels.members(old, self.enabled, self.runlevel),
             new_members=runlevels.members(new, catalogue.enabled, self.runlevel),
         )

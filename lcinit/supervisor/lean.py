@@ -2,10 +2,11 @@
 
 More than half of the time and the memory that `import asyncio` takes goes to modules that asyncio itself needs for its
 debug mode, for subprocesses, TLS and messages: logging, inspect, traceback, typing, subprocess, ssl. While asyncio is
-imported they are represented by stand-ins, which hold what asyncio looks at then; whatever else is wanted of one of
-them later is had from the real module, imported at that moment. The same goes for those of asyncio's own modules that
-only its users need, as streams, and for the regular expressions that json has for where its C part is missing. Where
-another version of a module wants more, it is imported as it is.
+imported they are represented by stand-ins, which hold what asyncio looks at then, and what a loop may need later: to
+say that a callback has failed is not to need an import, which PID 1 refuses once its root has changed. Whatever else is
+wanted of one of them is had from the real module, imported at that moment. The same goes for those of asyncio's own
+modules that only its users need, as streams, and for the regular expressions that json has for where its C part is
+missing. Where another version of a module wants more, it is imported as it is.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import importlib
 import sys
 from importlib._bootstrap import module_from_spec  # that of importlib.util, without the rest of it
 from importlib.machinery import PathFinder
-from types import ModuleType
+from types import FunctionType, GeneratorType, ModuleType
 
 from lcinit import log
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import Any
 
+_COROUTINE = 0x80  # inspect.CO_COROUTINE
 _FOR_USERS = ("queues", "runners", "sslproto", "staggered", "streams", "subprocess", "taskgroups", "threads")
 
 
@@ -82,7 +84,15 @@ def _forget(*packages: str) -> None:
 
 def _around_asyncio() -> dict[str, ModuleType | None]:
     return {
-        "inspect": _StandIn("inspect"),
+        # what a callback or a task is shown by, and how a task knows what it may wait for
+        "inspect": _StandIn(
+            "inspect",
+            unwrap=_same,
+            isfunction=lambda value: isinstance(value, FunctionType),
+            isgenerator=lambda value: isinstance(value, GeneratorType),
+            isawaitable=lambda value: hasattr(type(value), "__await__"),
+            iscoroutinefunction=_is_coroutine_function,
+        ),
         "linecache": _StandIn("linecache"),
         "logging": _StandIn("logging", getLogger=lambda _name=None: _Logger(), DEBUG=10),
         "ssl": None,  # asyncio does without, and nothing here speaks TLS
@@ -167,6 +177,10 @@ def _text(message: object, values: tuple[object, ...]) -> str:
 
 def _same(value: Any) -> Any:
     return value
+
+
+def _is_coroutine_function(value: object) -> bool:
+    return isinstance(value, FunctionType) and bool(value.__code__.co_flags & _COROUTINE)
 
 
 def _later(module: str, name: str) -> Callable[..., Any]:

@@ -84,8 +84,11 @@ def import_loop(*, fast: bool = False) -> ModuleType:
 
 
 def _quiet(loop: AbstractEventLoop) -> AbstractEventLoop:
-    """Errors in callbacks go to the log: asyncio's own way prints lines of source, from files of the guest by then."""
+    """Errors in callbacks go to the log: asyncio's own way prints lines of source, from files of the guest by then. Its
+    debug mode reads and imports for every callback.
+    """
     loop.set_exception_handler(_log_error)
+    loop.set_debug(False)
     return loop
 
 

@@ -162,3 +162,4 @@ def test_why_a_start_failed_is_told(keys: dict[str, object], result: str, reason
         state = guest.awaited("a", lambda state: state["sub"] == "failed", "failed")
         assert state["result"] == result, state
         assert reason in state["reason"], state
+        assert "a: " not in state["reason"], state  # its name is said beside it

@@ -202,3 +202,24 @@ def test_a_guest_with_busybox_alone_has_services(tmp_path: Path) -> None:
         result = outcome(guest.container)
     assert {"web", "own", "user"} <= set(down(result.lines)), result
     assert "unexpected" not in str(result), result
+
+
+@pytest.mark.parametrize("limits", [{}, {"cgroup": {"pids_max": 50}}], ids=["plain", "limited"])
+def test_no_cgroup_of_a_service_is_left_behind_whoever_had_to_be_killed(limits: dict[str, object]) -> None:
+    deaf = "trap '' TERM; sleep 1000 & sleep 1001 & echo >&3; while :; do sleep 0.1; done"
+    nested = "mkdir -p /sys/fs/cgroup/$1/a/b; "
+    place = "$(sed -n s/^0:://p /proc/self/cgroup)"
+    services = {
+        f"s{n}": sh(f"set -- {place}; {nested}{deaf}", type="notify-fd", stop_timeout="100ms", **limits)
+        for n in range(20)
+    }
+    with Bare(services) as guest:
+        for name in services:
+            guest.up(name)
+        top = guest.container.cgroup
+        before = [path for path, _, _ in os.walk(top) if ".service" in path]
+        assert len(before) == 3 * len(services), before
+        guest.asked("Restart", "s1")  # whose first one was killed
+        guest.lcinit("poweroff")
+        outcome(guest.container, 15)
+        assert [path for path, _, _ in os.walk(top) if ".service" in path] == []

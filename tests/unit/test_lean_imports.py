@@ -16,10 +16,9 @@ PACKAGE = Path(lcinit.__file__).parent
 START = f"import sys; sys.path.append({str(PACKAGE.parent)!r}); from lcinit.supervisor import lean\n"
 
 
-def run(code: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-I", "-S", "-c", START + code], capture_output=True, text=True, check=False, timeout=60
-    )
+def run(code: str, *options: str) -> subprocess.CompletedProcess[str]:
+    argv = [sys.executable, "-I", "-S", *options, "-c", START + code]
+    return subprocess.run(argv, capture_output=True, text=True, check=False, timeout=60)
 
 
 def said(code: str) -> str:
@@ -62,7 +61,7 @@ def test_it_has_every_name_that_lcinit_takes_from_it() -> None:
 def test_what_was_left_out_is_had_when_it_is_asked_for() -> None:
     code = """
 asyncio = lean.import_asyncio()
-print(asyncio.iscoroutinefunction(len), asyncio.streams.StreamReader.__name__, "inspect" in sys.modules)
+print(asyncio.streams.StreamReader.__name__, asyncio.coroutines.inspect.signature(len), "inspect" in sys.modules)
 import typing, traceback, logging, subprocess
 print(typing.Optional[int], logging.getLogger("x").name, subprocess.Popen.__name__)
 loop = asyncio.new_event_loop()
@@ -72,7 +71,45 @@ loop.run_forever()
 print(asyncio.base_events.subprocess.list2cmdline(["a b"]))
 loop.close()
 """
-    assert said(code).splitlines() == ["False StreamReader True", "typing.Optional[int] x Popen", '"a b"']
+    assert said(code).splitlines() == ["StreamReader (obj, /) True", "typing.Optional[int] x Popen", '"a b"']
+
+
+def test_mistakes_on_the_loop_need_no_import() -> None:
+    code = """
+import functools, gc
+from lcinit.boot import guard
+from lcinit.supervisor import loop as loops
+asyncio = loops.import_loop()
+loop = loops.new_loop()
+def fail(*_):
+    raise ValueError("unforeseen")
+async def fail_later():
+    fail()
+async def body():
+    loop.call_soon(fail)
+    loop.call_soon(functools.partial(fail, 1))
+    loop.call_later(0.001, fail)
+    task = asyncio.ensure_future(fail_later())
+    future = loop.create_future()
+    future.add_done_callback(fail)
+    assert "fail" in repr([task, future, loop.call_later(9, fail)])
+    future.set_result(None)
+    await asyncio.wait([task, loop.create_future()], timeout=0.05)
+    del task
+    gc.collect()
+    try:
+        await asyncio.wait_for(loop.create_future(), 0.01)
+    except TimeoutError:
+        print("alive")
+guard.close()
+loop.run_until_complete(body())
+"""
+    for options in ((), ("-X", "dev")):
+        done = run(code, *options)
+        assert (done.returncode, done.stdout) == (0, "alive\n"), done
+        lines = done.stderr.splitlines()
+        assert len(lines) == 5
+        assert all("unexpected, on the event loop" in line and "ValueError: unforeseen" in line for line in lines)
 
 
 def test_what_it_says_goes_to_the_log() -> None:

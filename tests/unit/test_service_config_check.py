@@ -163,6 +163,49 @@ def test_other_files_that_are_named_count(place, capsys, tmp_path):
     assert checked(capsys, directory, other / "init.yml")[0] == EX_CONFIG
 
 
+CONFIGURATION = """\
+exec: {mode: tolerant, pid: shared}
+services:
+  own: {command: x, requires: [a, nobody, sshd]}
+  a: {requires: ghost}
+  c: {restart: "no"}
+  d:
+"""
+
+
+def test_what_services_of_a_configuration_require_must_be_there_too(place, capsys, tmp_path):
+    (tmp_path / "services").mkdir()
+    directory = place(init=CONFIGURATION) / "services"
+    (directory / "a.yml").write_text("command: x\nrequires: lost\n")
+    (directory / "b.yml").write_text("command: x\nrequires: a\nstart_before: c\n")
+    (directory / "c.yml").write_text("command: x\nrestart_delay: 3\nwatchdgo: 5\n")
+    init = tmp_path / "init.yml"
+    assert checked(capsys, init) == (0, ["init.yml: ok, if the guest has the services a, c, d, ghost, nobody"], [])
+    assert checked(capsys, init, directory) == (
+        EX_CONFIG,
+        ["services/a.yml: ok", "services/b.yml: ok"],
+        [
+            "init.yml:3:31: services.own.requires: there is no service nobody; write the file of it, or leave it out",
+            "init.yml:4:17: services.a.requires: there is no service ghost; write the file of it, or leave it out",
+            "init.yml:6:5: services.d.command: the key is missing; write the program and its arguments, "
+            "or the name of a service that has a file",
+            'services/c.yml:3:1: watchdgo: the key "watchdgo" is unknown; did you mean watchdog?',
+        ],
+    )
+
+
+def test_a_circle_through_a_configuration_is_told_where_it_is_written(place, capsys, tmp_path):
+    (tmp_path / "services").mkdir()
+    config = "exec: {mode: tolerant, pid: shared}\nservices:\n  a: {command: x, wants: b}\n  c: {command: x}\n"
+    directory = place(init=config) / "services"
+    (directory / "b.yml").write_text("command: x\nrequires: a\n")
+    (directory / "c.yml").write_text("command: x\ntype: forking\npid_file: /x\n")
+    code, out, err = checked(capsys, tmp_path / "init.yml", directory)
+    assert (code, out) == (EX_CONFIG, ["services/c.yml: ok"])
+    circle = "it starts after itself: a -> b -> a; leave one of them out"
+    assert err == [f"init.yml:3:26: services.a.wants: {circle}", f"services/b.yml:2:11: requires: {circle}"]
+
+
 def test_services_that_start_after_one_another_in_a_circle(place, capsys):
     directory = place(
         a="command: x\nstart_after: b\n",

@@ -143,16 +143,6 @@ def test_what_asks_for_nothing_is_no_mistake(text):
             "a:1:16: restart_delay: 5 s of restart_delay are more than 4 s of restart_max_delay; "
             "write restart_max_delay at least as long",
         ),
-        (
-            "restart_delay: 2m",
-            "a:1:16: restart_delay: 120 s of restart_delay are more than 60 s of restart_max_delay; "
-            "write restart_max_delay at least as long",
-        ),
-        (
-            "restart_max_delay: 100ms",
-            "a:1:20: restart_max_delay: 0.2 s of restart_delay are more than 0.1 s of restart_max_delay; "
-            "write restart_max_delay at least as long",
-        ),
         *(
             (
                 f"restart_delay: 0\n{key}: 1",
@@ -298,3 +288,15 @@ def test_a_part_made_by_hand_has_one_place():
     )
     _, (mistake,) = merge("s", [made])
     assert mistake.text().startswith("a:7:3: services.s.notify_fd: has no effect for type simple; ")
+
+
+def test_a_delay_or_a_cap_that_nobody_wrote_fits_the_one_that_is_written() -> None:
+    for text, delay, most in (
+        ("restart_delay: 2m", 120, 120),
+        ("restart_delay: 1000", 1000, 1000),
+        ("restart_max_delay: 100ms", 0.1, 0.1),
+        ("restart_delay: 5", 5, 60),
+        ("restart_max_delay: 5", 0.2, 5),
+    ):
+        service, mistakes = merge("a", [part(f"command: x\n{text}")])
+        assert (mistakes, service.restart_delay, service.restart_max_delay) == ((), delay, most)

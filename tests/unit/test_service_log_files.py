@@ -256,7 +256,7 @@ def test_a_link_in_a_directorys_place_is_not_followed(
     link = place.parent.parent / part
     link.parent.mkdir(parents=True)
     link.symlink_to(elsewhere)
-    with pytest.raises(OSError, match="Too many levels of symbolic links") as caught:
+    with pytest.raises(OSError, match=r"is a symbolic link, and below .* none is followed") as caught:
         opened()
     assert caught.value.errno == errno.ELOOP
     assert [path.name for path in elsewhere.rglob("*")] == ["web"]
