@@ -294,10 +294,12 @@ class Services:
             kind = "service-stopped"
         elif sub == "auto-restart":
             kind = "service-ended"
-        elif sub in ("start", "stop-sigterm", "stop-sigkill"):
-            kind = {"start": "service-starting", "stop-sigterm": "service-stopping", "stop-sigkill": "service-killed"}[
-                sub
-            ]
+        elif sub == "start":
+            kind = "service-starting"
+        elif sub in ("stop-sigterm", "stop-watchdog"):
+            kind = "service-stopping"
+        elif sub == "stop-sigkill":
+            kind = "service-killed"
         else:
             return
         facts: dict[str, object] = {"service": name}

@@ -129,7 +129,7 @@ class Task:
         elif action.kind == "no-deadline":
             self._deadline.cancel()
         elif action.kind == "signal":
-            self._ask_to_stop()
+            self._ask_to_end(watchdog=action.name == "watchdog")
         elif action.kind == "abort":
             self._emptying.forget()
             self._phases.abort()
@@ -325,8 +325,8 @@ class Task:
 
     # stopping
 
-    def _ask_to_stop(self) -> None:
-        number = signal_number(self.service.stop_signal)
+    def _ask_to_end(self, *, watchdog: bool) -> None:
+        number = signal_number(self.service.watchdog_signal if watchdog else self.service.stop_signal)
         if self.service.kill_mode == "control-group":
             self._around.members.signal_all(self.name, self.last_leader, number)
         elif self.main is not None:
