@@ -11,7 +11,7 @@ import os
 
 from lcinit.linux.files import PROC_SUPER_MAGIC, check_statfs_type
 
-_FILE = "/proc/self/oom_score_adj"
+_FILE = "self/oom_score_adj"
 
 
 class _Own:
@@ -25,12 +25,19 @@ class _Own:
 _own = _Own()
 
 
-def hold() -> int:
-    """Open it, for as long as this process lives: the descriptor. Raises OSError."""
+def hold(procfs: int = -1) -> int:
+    """Open it, for as long as this process lives: the descriptor. Raises OSError.
+
+    By a handle of a procfs, where /proc need not be one: the first process of a machine has none.
+    """
     if _own.pid != os.getpid():  # a fork's would still be its parent's
-        file = os.open(_FILE, os.O_RDWR | os.O_CLOEXEC)
+        file = (
+            os.open(f"/proc/{_FILE}", os.O_RDWR | os.O_CLOEXEC)
+            if procfs < 0
+            else os.open(_FILE, os.O_RDWR | os.O_CLOEXEC, dir_fd=procfs)
+        )
         try:
-            check_statfs_type(file, PROC_SUPER_MAGIC, _FILE)
+            check_statfs_type(file, PROC_SUPER_MAGIC, f"/proc/{_FILE}")
         except BaseException:
             os.close(file)
             raise

@@ -102,7 +102,7 @@ class Spawner:
         try:
             procfs = any_procfs()
             check_statfs_type(procfs, PROC_SUPER_MAGIC, "/proc")
-            oom_score.hold()
+            oom_score.hold(procfs)
             memory = Memory()
             bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -111,7 +111,7 @@ class Spawner:
         except OSError as error:
             raise SystemFailure.from_os_error("fork the spawner", error) from error
         if pid == 0:
-            SpawnerProcess(theirs, bell, memory, functions, close_imports).run(parent)
+            SpawnerProcess(theirs, bell, memory, functions, close_imports, procfs).run(parent)
         theirs.close()
         ours.setblocking(False)
         memory.keep()

@@ -78,12 +78,14 @@ class SpawnerProcess:
         memory: Memory,
         functions: Mapping[str, Function],
         close_imports: Callable[[], None],
+        procfs: int,
     ) -> None:
         self._channel = channel
         self._bell = bell
         self._memory = memory
         self._functions = functions
         self._close_imports = close_imports
+        self._procfs = procfs
         self._siblings = clone.Siblings()
         self._children: dict[tuple[Any, ...], spawn.Child] = {}
         self._kept: set[int] = set()
@@ -121,7 +123,7 @@ class SpawnerProcess:
         """Its own are the lowest numbers from 3 on, and none is free below RECEIVED: what is received has the numbers
         that PID 1 reckons with, and none that a program is to have.
         """
-        own = [process.move_up(fd, 100) for fd in (self._channel.detach(), self._bell, oom_score.hold())]
+        own = [process.move_up(fd, 100) for fd in (self._channel.detach(), self._bell, oom_score.hold(self._procfs))]
         for number in range(3, RECEIVED):
             os.dup2(own[number - 3] if number < 6 else own[1], number, inheritable=False)
         self._channel, self._bell = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, 3), 4
