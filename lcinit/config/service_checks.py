@@ -23,6 +23,7 @@ _FITTING = {
     "pid_file": "forking",
     "remain_after_exit": "oneshot",
     "watchdog": "notify",
+    "watchdog_signal": "notify",
 }
 """Keys that mean something for one type alone."""
 _OF_RESTARTS = ("restart_delay", "restart_max_delay", "restart_jitter", "restart_reset", "restart_prevent_exit_status")

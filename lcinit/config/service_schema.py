@@ -242,6 +242,7 @@ SERVICE: Final = Fields(
     Field("restart_prevent_exit_status", _STATUSES, "Ends after which it does not come again."),
     Field("essential", Flag(), "Its end stops the container with its code."),
     Field("watchdog", Forms("a duration or null", NOTHING, DURATION), "It says WATCHDOG=1 so often, or hangs."),
+    Field("watchdog_signal", SIGNAL, "What ends it when it hangs."),
     Field("health", _HEALTH, "A check that is repeated while it is up."),
     Field("user", USER, "The user to run as."),
     Field("group", GROUP, "The group to run as."),

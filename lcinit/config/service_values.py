@@ -102,6 +102,7 @@ class Service(Record):
     restart_prevent_exit_status: tuple[int | str, ...] = ()
     essential: bool = False
     watchdog: float | None = None
+    watchdog_signal: str = "SIGABRT"
     health: Health | None = None
     user: str | int | None = None
     group: str | int | None = None

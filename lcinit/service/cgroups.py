@@ -173,6 +173,10 @@ class Cgroups:
         """Whether anybody lives there."""
         return bool(cgroup_control.events(self._directories.get(name, -1)).get("populated", 0))
 
+    def was_killed(self, name: str) -> bool:
+        """Whether nobody can be born there any more: `make` has another one."""
+        return name in self._killed
+
     def emptying(self, name: str) -> bool:
         """Whether those that were killed there have not all ended yet."""
         return name in self._killed and self.populated(name)

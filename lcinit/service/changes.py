@@ -17,7 +17,7 @@ POLICY = frozenset(
         *("start_post", "stop", "stop_post", "reload", "reload_signal", "start_timeout", "stop_timeout", "stop_signal"),
         *("kill_mode", "restart", "restart_delay", "restart_max_delay", "restart_jitter", "restart_reset"),
         *("start_limit_burst", "start_limit_interval", "success_exit_status", "restart_prevent_exit_status"),
-        *("essential", "health", "cgroup", "log", "remain_after_exit", "start_pre", "notify_access"),
+        *("essential", "health", "cgroup", "log", "remain_after_exit", "start_pre", "notify_access", "watchdog_signal"),
     )
 )
 """Fields that say how lcinit deals with a service: they apply to one that runs. All others are its process' own."""

@@ -12,6 +12,7 @@ Outcome = tuple[State, tuple[Action, ...]]
 _WAIT = Action(kind="wait")
 _SPAWN = Action(kind="spawn")
 _SIGNAL = Action(kind="signal")
+_WATCHDOG_SIGNAL = Action(kind="signal", name="watchdog")
 _ABORT = Action(kind="abort")
 _KILL = Action(kind="kill")
 _UP = Action(kind="up")
@@ -77,6 +78,13 @@ def _leave(state: State, rules: Rules) -> Outcome:
         return state.replace(sub="stop"), (_ABORT, _STOP_TIME, Action(kind="commands", name="stop"))
     if state.main:
         return state.replace(sub="stop-sigterm"), (_ABORT, _STOP_TIME, _SIGNAL)
+    return _cleaned(state, rules)
+
+
+def _hung(state: State, rules: Rules) -> Outcome:
+    """Its watchdog has given it up. As with systemd its `stop` commands do not run: nobody would listen to them."""
+    if state.main:
+        return state.replace(sub="stop-watchdog"), (_ABORT, _STOP_TIME, _WATCHDOG_SIGNAL)
     return _cleaned(state, rules)
 
 
@@ -161,7 +169,8 @@ def _running(state: State, event: Event, rules: Rules) -> Outcome:
     if kind == "exited":
         return _ended(state, event, rules)
     if kind == "sick":
-        return _leave(state.replace(result=_first(state, event.result)), rules)
+        sick = state.replace(result=_first(state, event.result))
+        return _hung(sick, rules) if event.result == "watchdog" else _leave(sick, rules)
     if kind == "reload":
         return state.replace(sub="reload"), (_START_TIME, Action(kind="commands", name="reload"))
     if kind == "reloading":
@@ -197,7 +206,8 @@ def _stop_commands(state: State, event: Event, rules: Rules) -> Outcome:
     return state, ()
 
 
-def _stop_sigterm(state: State, event: Event, rules: Rules) -> Outcome:
+def _signalled(state: State, event: Event, rules: Rules) -> Outcome:
+    """stop-sigterm and stop-watchdog."""
     if event.kind in ("exited", "unstartable"):
         return _ended(state, event, rules)
     if event.kind == "deadline":
@@ -287,7 +297,8 @@ _STATES = {
     "exited": _settled,
     "reload": _reloading,
     "stop": _stop_commands,
-    "stop-sigterm": _stop_sigterm,
+    "stop-sigterm": _signalled,
+    "stop-watchdog": _signalled,
     "stop-sigkill": _stop_sigkill,
     "stop-post": _stop_post,
     "auto-restart": _auto_restart,

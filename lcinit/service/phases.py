@@ -5,6 +5,7 @@ from __future__ import annotations
 from lcinit import log
 from lcinit.linux.signals import signal_number
 from lcinit.service.commands import CommandList
+from lcinit.service.exits import UNKNOWN
 from lcinit.service.programs import command_program
 from lcinit.service.states import Event
 
@@ -47,10 +48,11 @@ class Phases:
         extra = {}
         if task.leader:
             extra["MAINPID"] = str(task.leader)
-        if task.exit is not None and task.state.sub == "stop-post":
+        if task.state.sub == "stop-post":
             extra["SERVICE_RESULT"] = task.state.result
-            extra["EXIT_CODE"] = "exited" if task.exit.signal is None else "dumped" if task.exit.core else "killed"
-            extra["EXIT_STATUS"] = (task.exit.signal or "")[3:] or str(task.exit.code)
+            if task.exit is not None and task.exit.code != UNKNOWN:
+                extra["EXIT_CODE"] = "exited" if task.exit.signal is None else "dumped" if task.exit.core else "killed"
+                extra["EXIT_STATUS"] = (task.exit.signal or "")[3:] or str(task.exit.code)
         return command_program(command, task.program(), extra, stdin)
 
     def _ended(self, result: str, why: str) -> None:

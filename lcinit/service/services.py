@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 
 from lcinit import log
+from lcinit.service.emptying import Emptying
 from lcinit.service.order import Graph, cycles, start_order
 from lcinit.service.states import ACTIVE, COMING, DOWN, UP, Event
 from lcinit.service.task import Task
@@ -103,7 +104,7 @@ class Services:
             log.error(f"these services start after one another in a circle: {' -> '.join((*circle, circle[0]))}")
         for name in [name for name in self.tasks if name not in known]:
             self.tasks.pop(name).close()
-            self.cgroups.remove(name)
+            self._discard_cgroup(name)
         for name, service in known.items():
             if name not in self.tasks:
                 self.tasks[name] = Task(service, self)
@@ -304,10 +305,12 @@ class Services:
             kind = "service-stopped"
         elif sub == "auto-restart":
             kind = "service-ended"
-        elif sub in ("start", "stop-sigterm", "stop-sigkill"):
-            kind = {"start": "service-starting", "stop-sigterm": "service-stopping", "stop-sigkill": "service-killed"}[
-                sub
-            ]
+        elif sub == "start":
+            kind = "service-starting"
+        elif sub in ("stop-sigterm", "stop-watchdog"):
+            kind = "service-stopping"
+        elif sub == "stop-sigkill":
+            kind = "service-killed"
         else:
             return
         facts: dict[str, object] = {"service": name}
@@ -328,7 +331,7 @@ class Services:
             log.info(f"{task.name} is down")
         else:
             log.error(f"{task.name} has failed: {task.why or task.state.result}")
-        self.cgroups.remove(task.name)
+        self._discard_cgroup(task.name)
         if asked:
             return
         if task.state.result != "success" and not self.stopping:
@@ -338,6 +341,16 @@ class Services:
                     self.tasks[name].why = f"it requires {task.name}, which has failed"
             self._leave([name for name in others if self.tasks[name].state.sub != "waiting"], {}, _LOST)
         self._on_lost(task)
+
+    def _discard_cgroup(self, name: str) -> None:
+        """Remove it once those are gone that were killed there, unless it is needed again by then."""
+
+        def remove() -> None:
+            task = self.tasks.get(name)
+            if task is None or task.state.sub in DOWN:
+                self.cgroups.remove(name)
+
+        Emptying(self.cgroups, name).then(remove)
 
 
 _LOST = Event(kind="stop", result="dependency")

@@ -8,7 +8,8 @@ The words are systemd's sub-states (systemctl(1)):
 - start: the main process was asked for; it is not ready yet. A oneshot does its work here.
 - running: up. exited: a oneshot that has done its work and counts as up.
 - reload: up, and told to read its configuration again.
-- stop: the commands that end it run. stop-sigterm: it was sent its stop signal. stop-sigkill: all of it was killed.
+- stop: the commands that end it run. stop-sigterm: it was sent its stop signal. stop-watchdog: its watchdog has given
+  it up, and it was sent its watchdog signal. stop-sigkill: all of it was killed.
 - stop-post: it is down, these commands clean up.
 - auto-restart: it ended by itself and comes again when the back-off is over.
 - failed: down, and `result` says why.
@@ -50,7 +51,7 @@ if TYPE_CHECKING:
 
 SUBS = (
     *("dead", "waiting", "start-pre", "start", "start-post", "running", "exited", "reload"),
-    *("stop", "stop-sigterm", "stop-sigkill", "stop-post", "auto-restart", "failed"),
+    *("stop", "stop-sigterm", "stop-watchdog", "stop-sigkill", "stop-post", "auto-restart", "failed"),
 )
 EVENTS = (
     *("start", "stop", "restart", "go", "blocked", "done", "failed", "started", "unstartable", "ready"),
@@ -71,6 +72,7 @@ ACTIVE = {
     "reload": "reloading",
     "stop": "deactivating",
     "stop-sigterm": "deactivating",
+    "stop-watchdog": "deactivating",
     "stop-sigkill": "deactivating",
     "stop-post": "deactivating",
     "auto-restart": "activating",
@@ -80,7 +82,7 @@ ACTIVE = {
 UP = frozenset(("running", "exited", "reload"))
 DOWN = frozenset(("dead", "failed"))
 COMING = frozenset(("waiting", "start-pre", "start", "start-post", "auto-restart"))
-GOING = frozenset(("stop", "stop-sigterm", "stop-sigkill", "stop-post"))
+GOING = frozenset(("stop", "stop-sigterm", "stop-watchdog", "stop-sigkill", "stop-post"))
 
 
 class State(Record):
@@ -129,8 +131,9 @@ class Action(Record):
     """What the shell around this does next.
 
     wait: look at what it starts after. commands: run those of the new state. spawn: the main process. deadline: the
-    time of `name` runs from now on; no-deadline. signal: the stop signal. abort: end commands that run. kill: all of
-    it. up: it has come up. down: it is down; `asked`: somebody wished so. back-off: wait, then `due` or `limit`.
+    time of `name` runs from now on; no-deadline. signal: the stop signal, or that of `name`, watchdog. abort: end
+    commands that run. kill: all of it. up: it has come up. down: it is down; `asked`: somebody wished so. back-off:
+    wait, then `due` or `limit`.
     """
 
     kind: Literal[

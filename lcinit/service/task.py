@@ -13,6 +13,7 @@ from lcinit import log
 from lcinit.linux.signals import SIGKILL, signal_number
 from lcinit.service import tracking
 from lcinit.service.deadline import Deadline
+from lcinit.service.emptying import Emptying
 from lcinit.service.exits import Exit, exit_of
 from lcinit.service.machine import transition
 from lcinit.service.phases import Phases
@@ -21,8 +22,6 @@ from lcinit.service.ready_fd import ReadyFd
 from lcinit.service.restarts import Restarts
 from lcinit.service.states import UP, Action, Event, State, rules_of
 from lcinit.service.vigil import Vigil
-
-EMPTYING, MOST_EMPTYING = 0.002, 1000  # seconds between looks at a cgroup that was killed, and how many
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -69,7 +68,7 @@ class Task:
         self._program: Program | None = None
         self._oom_before = 0
         self._output = -1
-        self._patience = MOST_EMPTYING
+        self._emptying = Emptying(around.cgroups, service.name)
         self.last_leader = 0  # the main process, also after its end: its session outlives it
 
     @property
@@ -121,7 +120,7 @@ class Task:
             self._forget_back_off()
             self._around.look_at(self)
         elif action.kind == "commands":
-            self._phases.begin(action.name)
+            self._begin_commands(action.name)
         elif action.kind == "spawn":
             self._spawn()
         elif action.kind == "deadline":
@@ -130,8 +129,9 @@ class Task:
         elif action.kind == "no-deadline":
             self._deadline.cancel()
         elif action.kind == "signal":
-            self._ask_to_stop()
+            self._ask_to_end(watchdog=action.name == "watchdog")
         elif action.kind == "abort":
+            self._emptying.forget()
             self._phases.abort()
         elif action.kind == "kill":
             self.kill_all()
@@ -141,6 +141,12 @@ class Task:
             self._down(asked=action.asked)
         elif action.kind == "back-off":
             self._wait_before_restart()
+
+    def _begin_commands(self, name: str) -> None:
+        if name == "stop-post":
+            self._emptying.then(lambda: self._phases.begin(name))
+        else:
+            self._phases.begin(name)
 
     # time
 
@@ -172,6 +178,7 @@ class Task:
         self.happen(Event(kind="due"))
 
     def _forget_back_off(self) -> None:
+        self._emptying.forget()
         if self._back_off is not None:
             self._back_off.cancel()
             self._back_off = None
@@ -180,14 +187,10 @@ class Task:
 
     def go(self) -> None:
         """What it waits for has settled: begin, unless it was begun too often lately."""
-        if self.state.sub != "waiting":
-            return
-        if self._around.cgroups.emptying(self.name) and self._patience > 0:
-            # what was killed may hold a port or a lock until it is gone
-            self._patience -= 1
-            self._back_off = asyncio.get_running_loop().call_later(EMPTYING, self.go)
-            return
-        self._patience = MOST_EMPTYING
+        if self.state.sub == "waiting" and not self._emptying.pending:
+            self._emptying.then(self._go)
+
+    def _go(self) -> None:
         service = self.service
         if not self.restarts.started(service, time.monotonic()):
             self.why = (
@@ -203,9 +206,12 @@ class Task:
         self.happen(Event(kind="go"))
 
     def program(self) -> Program:
-        """What its main process is: made once a start."""
+        """What its main process is: made once a start, but for its cgroup, which is another one after a kill."""
         if self._program is None:
             self._program = self._make_program()
+        elif self._around.cgroups.was_killed(self.name):
+            cgroup = self._around.cgroups.make(self.name, self.service.cgroup)
+            self._program = self._program.replace(cgroup=cgroup if cgroup >= 0 else None)
         return self._program
 
     def _make_program(self) -> Program:
@@ -319,8 +325,8 @@ class Task:
 
     # stopping
 
-    def _ask_to_stop(self) -> None:
-        number = signal_number(self.service.stop_signal)
+    def _ask_to_end(self, *, watchdog: bool) -> None:
+        number = signal_number(self.service.watchdog_signal if watchdog else self.service.stop_signal)
         if self.service.kill_mode == "control-group":
             self._around.members.signal_all(self.name, self.last_leader, number)
         elif self.main is not None:

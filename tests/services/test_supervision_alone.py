@@ -15,10 +15,12 @@ from tests.services.test_supervision_notify import WRITE, forks, says
 
 
 class Alone(Bare):
-    """A container without cgroups: lcinit may not mount their hierarchy, as in most application containers."""
+    """A container without cgroups: lcinit may not mount their hierarchy, as in most application containers. `keys` are
+    further ones of the configuration.
+    """
 
-    def __init__(self, services: dict[str, Any], *, env: dict[str, str] | None = None) -> None:
-        config = {"root": None, "setup": "none", "exec": SHARED, "services": services}
+    def __init__(self, services: dict[str, Any], *, env: dict[str, str] | None = None, **keys: Any) -> None:
+        config = {"root": None, "setup": "none", "exec": SHARED, "services": services, **keys}
         words = ("--bounding-set=-sys_admin", "/sbin/init")
         self.container = start(json.dumps(config), env=env, init="/usr/bin/setpriv", args=words)
         self._pid1 = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from tests.hostile.attempt import BOTH_LOOPS
 from tests.services.bare import Bare, sh
 from tests.services.looking import none_left
+from tests.services.rig import wait_until
 
 PRELUDE = """
 import os, signal, socket, sys, time
@@ -91,6 +93,82 @@ def test_a_watchdog_that_is_not_fed_ends_it_and_one_that_is_does_not() -> None:
         assert (asks["result"], asks["reason"]) == ("watchdog", "it has asked for its watchdog's action")
         fed = guest.service("fed")
         assert fed["sub"] == "running" and fed["restarts"] == 0, fed
+
+
+HANGS = """
+def told(number, _frame):
+    with open('/tmp/told', 'a') as file:
+        file.write('%s %s\\n' % (os.environ['LCINIT_SERVICE'], signal.Signals(number).name))
+    if {code} is not None:
+        os._exit({code})
+for number in (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM):
+    signal.signal(number, told)
+if {ignores}:
+    signal.signal(signal.SIGABRT, signal.SIG_IGN)
+say('READY=1')
+{then}
+stay()
+"""
+
+
+def hangs(code: int | None = 0, *, ignores: bool = False, then: str = "", **keys: Any) -> dict[str, Any]:
+    """A service that ends with `code` at any of three signals and never says that it is alive. Its stop command and
+    what stop_post is told are kept in files.
+    """
+    post = 'echo "$LCINIT_SERVICE $SERVICE_RESULT $EXIT_CODE $EXIT_STATUS" >>/tmp/post'
+    around = {"stop": [["touch", "/tmp/stopped"]], "stop_post": [["/bin/sh", "-c", post]]}
+    return says(HANGS.format(code=code, ignores=ignores, then=then), restart="no", **around, **keys)
+
+
+def test_what_a_watchdog_sends_and_what_follows() -> None:
+    """systemd.kill(5), WatchdogSignal=, and systemd.service(5), TimeoutAbortSec=."""
+    fork = "if os.fork() == 0:\n    stay()"
+    services = {
+        "abort": hangs(watchdog=0.3, limits={"core": 0}),
+        "own": hangs(3, watchdog=0.3, watchdog_signal="SIGUSR1"),
+        "well": hangs(0, watchdog=0.3, watchdog_signal="SIGUSR1"),
+        "deaf": hangs(ignores=True, watchdog=0.5, stop_timeout=1.5),
+        "asks": hangs(4, then="say('WATCHDOG=trigger')", watchdog_signal="SIGUSR2"),
+        "all": hangs(0, then=fork, watchdog=0.3, watchdog_signal="SIGUSR2", kill_mode="control-group"),
+        "asked": hangs(0, watchdog=60, watchdog_signal="SIGUSR1"),
+    }
+    with Bare(services) as guest:
+        assert guest.awaited("deaf", lambda state: state["sub"] == "stop-watchdog", "ended")["state"] == "deactivating"
+        for name in services.keys() - {"asked"}:
+            state = guest.awaited(name, lambda state: state["sub"] == "failed", "failed")
+            assert state["result"] == "watchdog", state
+        assert guest.run("ls", "/tmp/stopped", check=False).startswith("2 ")
+        assert sorted(guest.read("/tmp/post").splitlines()) == [
+            "abort watchdog killed ABRT",
+            "all watchdog exited 0",
+            "asks watchdog exited 4",
+            "deaf watchdog killed KILL",
+            "own watchdog exited 3",
+            "well watchdog exited 0",
+        ]
+        guest.asked("Stop", "asked")
+        assert guest.service("asked")["result"] == "success"
+        told = sorted(guest.read("/tmp/told").splitlines())
+        assert told == ["all SIGUSR2", "all SIGUSR2", "asked SIGTERM", "asks SIGUSR2", "own SIGUSR1", "well SIGUSR1"]
+        assert guest.run("ls", "/tmp/stopped") == "/tmp/stopped"
+
+
+def test_another_watchdog_signal_counts_for_one_that_runs() -> None:
+    file = "/etc/lcinit/services/a.yml"
+    with Bare({"a": {}}, setup={"mode": "none", "before": [["mkdir", "-p", "/etc/lcinit/services"]]}) as guest:
+        wait_until(lambda: guest.service("a")["sub"] == "failed", "without a file", guest)
+        first = hangs(5, then="while not os.path.exists('/tmp/hang'): time.sleep(0.02); say('WATCHDOG=1')", watchdog=1)
+        guest.write(file, json.dumps(first))
+        assert guest.lcinit("daemon-reload").returncode == 0
+        guest.asked("Start", "a")
+        pid = guest.up("a")["pid"]
+        guest.write(file, json.dumps({**first, "watchdog_signal": "SIGUSR2"}))
+        done = guest.lcinit("daemon-reload")
+        assert done.returncode == 0 and "watchdog_signal" in done.stdout, done
+        assert guest.service("a")["pid"] == pid and guest.service("a")["restarts"] == 0
+        guest.write("/tmp/hang", "")
+        guest.awaited("a", lambda state: state["sub"] == "failed", "failed")
+        assert guest.read("/tmp/told") == "a SIGUSR2\n"
 
 
 def test_more_time_may_be_asked_for_on_both_ways() -> None:

@@ -94,11 +94,41 @@ def test_a_core_dump_and_a_kill_are_told_apart_from_signals() -> None:
     assert (found["real-time"]["signal"], found["real-time"]["status"]) == ("SIGRTMIN+30", 192)
 
 
-def test_commands_around_it_know_its_end_and_bound_its_start() -> None:
-    post = 'echo "$LCINIT_SERVICE $SERVICE_RESULT $EXIT_CODE $EXIT_STATUS" >>/tmp/post'
+def test_the_last_commands_are_told_its_result_and_its_end_where_it_had_one() -> None:
+    """systemd.exec(5): $SERVICE_RESULT always, $EXIT_CODE and $EXIT_STATUS of the main process, and not of an earlier
+    one's.
+    """
+    post = 'echo "$LCINIT_SERVICE $SERVICE_RESULT ${EXIT_CODE-unset} ${EXIT_STATUS-unset}" >>/tmp/post'
+    last = {"restart": "no", "stop_post": [["/bin/sh", "-c", post]]}
+    once = ["/bin/sh", "-c", "test ! -e /tmp/once && touch /tmp/once"]
     services: dict[str, Any] = {
-        "code": sh("exit 7", restart="no", stop_post=[["/bin/sh", "-c", post]]),
-        "signal": sh("kill -KILL $$", restart="no", stop_post=[["/bin/sh", "-c", post]]),
+        "code": sh("exit 7", **last),
+        "signal": sh("kill -KILL $$", **last),
+        "first": sh(STAY, **last, start_pre="false"),
+        "slow": sh(STAY, **last, start_pre="sleep 100", start_timeout=0.3),
+        "never": {"command": "/no/such", "log": "none", **last, "start_pre": "/no/such/either"},
+        "again": sh("exit 7", **last | {"restart": "on-failure"}, start_pre=[once], start_limit_burst=2),
+        "stopped": sh(STAY, **last),
+    }
+    with Bare(services) as guest:
+        guest.up("stopped")
+        guest.asked("Stop", "stopped")
+        for name in services.keys() - {"stopped"}:
+            guest.awaited(name, lambda state: state["sub"] == "failed", "failed")
+        assert sorted(guest.read("/tmp/post").splitlines()) == [
+            "again exit-code exited 7",
+            "again exit-code unset unset",
+            "code exit-code exited 7",
+            "first exit-code unset unset",
+            "never start-failure unset unset",
+            "signal signal killed KILL",
+            "slow timeout unset unset",
+            "stopped success killed TERM",
+        ]
+
+
+def test_commands_around_it_know_its_end_and_bound_its_start() -> None:
+    services: dict[str, Any] = {
         "late": sh(
             STAY, restart="no", start_post=[["sleep", "100"]], start_timeout=0.5, stop_post=[["touch", "/tmp/late"]]
         ),
@@ -115,13 +145,9 @@ def test_commands_around_it_know_its_end_and_bound_its_start() -> None:
         guest.up("ignored")
         late = guest.awaited("late", lambda state: state["sub"] == "failed", "failed")
         assert (late["result"], late["reason"]) == ("timeout", "its start took longer than start_timeout (0.5 s)")
-        guest.awaited("code", lambda state: state["sub"] == "failed", "failed")
-        guest.awaited("signal", lambda state: state["sub"] == "failed", "failed")
         wrong = guest.awaited("wrong", lambda state: state["sub"] == "failed", "failed")
         assert (wrong["result"], wrong["pid"]) == ("exit-code", None), wrong
         assert "wrong: start_post[0]: false ended with exit code 1" in wrong["reason"]
-        said = sorted(guest.read("/tmp/post").splitlines())
-        assert said == ["code exit-code exited 7", "signal signal killed KILL"]
         assert guest.run("ls", "/tmp/late") == "/tmp/late"
         guest.asked("Stop", "told")
         assert guest.read("/tmp/stopped") == f"{pid}\n"

@@ -95,7 +95,11 @@ ACCEPTED = [
     ),
     *(("reload_signal", text, value) for text, value in [("HUP", "SIGHUP"), ("SIGUSR2", "SIGUSR2"), ("null", None)]),
     *((key, text, value) for key in ("start_timeout", "stop_timeout", "watchdog") for text, value in TIMES),
-    *(("stop_signal", text, value) for text, value in [("int", "SIGINT"), ("SIGRTMIN+4", "SIGRTMIN+4")]),
+    *(
+        (key, text, value)
+        for key in ("stop_signal", "watchdog_signal")
+        for text, value in [("int", "SIGINT"), ("SIGRTMIN+4", "SIGRTMIN+4")]
+    ),
     *(("kill_mode", word, word) for word in ("mixed", "control-group", "process")),
     *(("restart", word, word) for word in ("on-failure", "always", "on-watchdog")),
     *(("restart", text, "no") for text in ("no", '"no"', "No", "false", "off")),
@@ -330,8 +334,16 @@ REFUSED = [
     ),
     ("reload_signal", "SIGFOO", '"SIGFOO" is no signal; write a name such as SIGTERM or SIGRTMIN+4'),
     ("reload_signal", "1", "is the number 1; write a signal's name or null"),
-    ("stop_signal", "15", "is the number 15; write a signal's name"),
-    ("stop_signal", "null", "is null; write a signal's name"),
+    *(
+        (key, text, words)
+        for key in ("stop_signal", "watchdog_signal")
+        for text, words in [
+            ("15", "is the number 15; write a signal's name"),
+            ("null", "is null; write a signal's name"),
+            ("[SIGABRT]", "is a list; write a signal's name"),
+        ]
+    ),
+    ("watchdog_signal", "SIGFOO", '"SIGFOO" is no signal; write a name such as SIGTERM or SIGRTMIN+4'),
     *(
         (key, text, words)
         for key in ("start_timeout", "stop_timeout", "watchdog")

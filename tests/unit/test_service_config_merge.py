@@ -77,6 +77,7 @@ FITTING = [
     ("remain_after_exit: true", "oneshot"),
     ("remain_after_exit: false", "oneshot"),
     ("watchdog: 10s", "notify"),
+    ("watchdog_signal: SIGUSR1", "notify"),
 ]
 TYPES = ("simple", "notify", "notify-fd", "forking", "oneshot")
 

@@ -27,7 +27,12 @@ VALIDATOR = jsonschema.Draft202012Validator(service_json_schema())
 # What is wrong with these is no matter of form: arithmetic, names of the kernel's, addresses, one key beside another.
 BEYOND_A_SCHEMA = (
     *("command: '\"x'", 'command: ["", x]', "pid_file: /run/../x", "description: ", "limits: {nofile: '5:4'"),
-    *("reload_signal: SIGFOO", "success_exit_status: [SIGFOO]", "restart_prevent_exit_status: [SIGFOO]"),
+    *(
+        "reload_signal: SIGFOO",
+        "watchdog_signal: SIGFOO",
+        "success_exit_status: [SIGFOO]",
+        "restart_prevent_exit_status: [SIGFOO]",
+    ),
     *("health: {tcp: '", "health: {http: 'http://", 'health: {http: "http://', "environment_file: "),
     *(
         "capabilities: [net_rwa]",

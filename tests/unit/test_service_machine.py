@@ -150,10 +150,24 @@ def test_who_hangs_in_the_kernel_is_given_up() -> None:
 
 
 def test_the_first_thing_that_went_wrong_is_the_result() -> None:
-    state, _ = walk(Rules(restart="no"), "start", "go", "started", Event(kind="sick", result="watchdog"))
+    state, _ = walk(Rules(restart="no"), "start", "go", "started", Event(kind="sick", result="health"))
     assert state.sub == "stop-sigterm"
     state, _ = walk(Rules(restart="no"), exited("signal"), state=state)
-    assert (state.sub, state.result) == ("failed", "watchdog")
+    assert state.result == "health"
+
+
+def test_one_that_hangs_is_sent_its_watchdog_signal_and_runs_no_stop_commands() -> None:
+    hangs = Event(kind="sick", result="watchdog")
+    up, _ = walk(EVERYTHING, "start", "go", "done", "started", "done")
+    state, done = walk(EVERYTHING, hangs, state=up)
+    assert state.sub == "stop-watchdog" and done == ["abort", "stop", "watchdog"]
+    for events in ((exited("core-dump"),), ("deadline", exited("signal")), ("stop", exited("signal"))):
+        ended, done = walk(EVERYTHING, *events, "done", state=state)
+        assert ended.result == "watchdog" and "stop-post" in done, (events, ended)
+        assert ended.sub == ("failed" if "stop" in events else "auto-restart"), (events, ended)
+    assert walk(EVERYTHING, Event(kind="sick", result="health"), state=up)[0].sub == "stop"
+    at_once, done = walk(EVERYTHING, Event(kind="stop", at_once=True), state=state)
+    assert at_once.sub == "stop-sigkill" and "kill" in done
 
 
 def test_one_that_is_never_ready_has_timed_out() -> None:
