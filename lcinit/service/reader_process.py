@@ -39,7 +39,7 @@ else:
     import _socket as socket
 
 NOBODY = 65534
-_MOST_CPU, _MOST_MEMORY = 20, 512 << 20  # seconds and bytes that a worker may use: a parser that a file has led astray
+MOST_CPU, _MOST_MEMORY = 20, 512 << 20  # seconds and bytes that a worker may use: a parser that a file has led astray
 
 
 def first(config: Config, path: str | None, channel: socket.socket, start: Callable[[str | None], list[str]]) -> Never:
@@ -177,7 +177,7 @@ def _combine(config: Config, catalogue: Any, place: str, root_fd: int) -> Catalo
 
 def _give_up_privileges() -> None:
     """What is parsed from here on is the guest's: be nobody, with nothing but memory and a pipe."""
-    resource.setrlimit(resource.RLIMIT_CPU, (_MOST_CPU, _MOST_CPU))
+    resource.setrlimit(resource.RLIMIT_CPU, (MOST_CPU, MOST_CPU))
     resource.setrlimit(resource.RLIMIT_AS, (_MOST_MEMORY, _MOST_MEMORY))
     process.set_no_new_privs()
     try:
