@@ -520,7 +520,7 @@ def test_files_that_are_made_to_take_long_do_not():
 
 
 def within_the_readers_limit(function: Callable[[], None]) -> int:
-    """The exit code of a process that calls it and has as much of a processor as a reader has; -9 if that is not enough."""
+    """The exit code of a process that calls it and has a reader's share of a processor; negative if it took more."""
     pid = os.fork()
     if pid == 0:
         try:
