@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 
 from lcinit.linux.files import PROC_SUPER_MAGIC, check_statfs_type
+from lcinit.supervisor.userns import any_procfs
 
 _FILE = "/proc/self/oom_score_adj"
 
@@ -28,7 +29,7 @@ _own = _Own()
 def hold() -> int:
     """Open it, for as long as this process lives: the descriptor. Raises OSError."""
     if _own.pid != os.getpid():  # a fork's would still be its parent's
-        file = os.open(_FILE, os.O_RDWR | os.O_CLOEXEC)
+        file = _open()
         try:
             check_statfs_type(file, PROC_SUPER_MAGIC, _FILE)
         except BaseException:
@@ -36,6 +37,18 @@ def hold() -> int:
             raise
         _own.file, _own.pid = file, os.getpid()
     return _own.file
+
+
+def _open() -> int:
+    flags = os.O_RDWR | os.O_CLOEXEC
+    try:
+        return os.open(_FILE, flags)
+    except FileNotFoundError:
+        procfs = any_procfs()  # a machine's first process has no /proc yet
+    try:
+        return os.open("self/oom_score_adj", flags, dir_fd=procfs)
+    finally:
+        os.close(procfs)
 
 
 def own() -> int:
