@@ -105,6 +105,8 @@ def run(args: list[str], program: str) -> int:
     signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     from lcinit.boot.reading import Reading
 
+    if config is not None and not os.path.isabs(config):
+        config = os.path.join(os.getcwd(), config)  # who reads it again may be elsewhere
     reading = Reading(config, _read_services)
     early = _begin_early(reading.path) if reading.mentions_services() else None
     from lcinit.boot import boot

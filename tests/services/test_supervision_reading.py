@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from typing import Any
 
 import pytest
 
@@ -18,8 +19,8 @@ PLAIN = "root: null\nsetup: none\nexec: {mode: tolerant, pid: shared}\n"
 class Written(Bare):
     """A container with this text as its configuration."""
 
-    def __init__(self, text: str) -> None:
-        self.container = start(text)
+    def __init__(self, text: str, **options: Any) -> None:
+        self.container = start(text, **options)
         self._pid1 = 0
 
 
@@ -76,3 +77,12 @@ def test_one_that_only_mentions_services_is_as_without(mode: dict[str, str], map
     ]
     assert said[0] == said[1]
     assert "Umask:\t0022" in said[0]
+
+
+def test_a_configuration_by_a_path_that_depends_on_where_it_is_started_is_found_again() -> None:
+    words = ("-c", "cd /mnt; exec /sbin/init --config init.yml")
+    with Written(PLAIN + f"services: {{a: {STAY}}}\n", init="/bin/sh", args=words) as guest:
+        guest.up("a")
+        for _ in range(2):
+            done = guest.lcinit("daemon-reload")
+            assert (done.returncode, done.stdout) == (0, "nothing has changed\n"), done
