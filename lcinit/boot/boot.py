@@ -65,7 +65,6 @@ def init(
         for warning in plan.warnings:
             log.warning(warning)
         world = world_of(config, machine, plan, main)
-        world.configuration = reading.path
         if plan.supervision is not None:
             return stay(world)
         run(Runner(world).run())

@@ -57,9 +57,10 @@ class Reading:
     def mentions_services(self) -> bool:
         """Whether the file looks as if there were services in it: what they need can be begun meanwhile."""
         try:
-            return b"services:" in read_file(self.path or DEFAULT_PATH)
+            text = read_file(self.path or DEFAULT_PATH)
         except ConfigError:
             return False  # the child tells what is wrong
+        return any(key in text for key in (b"services:", b'services"', b"services'"))
 
     def result(self) -> Config:
         """The configuration. Raises what reading it raised, with the same message and exit code."""

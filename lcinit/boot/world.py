@@ -54,7 +54,6 @@ class World:
         self.guest_cgroup = -1
         self.service_cgroup = -1
         self.control: str | None = "/run/lcinit/control"
-        self.configuration: str | None = None
         self.keeper_needed = False
         self.initctl_directory = -1
         self.console_own = False

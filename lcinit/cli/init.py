@@ -107,8 +107,10 @@ def run(args: list[str], program: str) -> int:
     signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     from lcinit.boot.reading import Reading
 
+    if config is not None and not os.path.isabs(config):
+        config = os.path.join(os.getcwd(), config)  # who reads it again may be elsewhere
     reading = Reading(config, _read_services)
-    early = _begin_services(reading.path) if reading.mentions_services() else None
+    early = _begin_early(reading.path) if reading.mentions_services() else None
     from lcinit.boot import boot
     from lcinit.cli.main import main
 
@@ -125,6 +127,14 @@ def run(args: list[str], program: str) -> int:
         os._exit(stay(world, lambda rules: _stay_with_services(world, rules, reading, early)))
 
     return boot.init(reading, tuple(rest), override_exec=override, main=main, stay=stay, early=early)
+
+
+def _begin_early(path: str | None) -> Early | None:
+    """None where it cannot be had: if there are services at all it is tried again, and told then."""
+    try:
+        return _begin_services(path)
+    except SystemFailure:
+        return None
 
 
 def _begin_services(path: str | None) -> Early:
