@@ -10,7 +10,7 @@ import functools
 import os
 
 from lcinit.boot import guard, own
-from lcinit.service import log_writer, pid_look
+from lcinit.service import log_writer, path_work, pid_look
 from lcinit.supervisor.spawner import Spawner
 
 TYPE_CHECKING = False
@@ -28,6 +28,7 @@ class Early:
         """With the path that the configuration is read from. Raises SystemFailure."""
         functions: dict[str, Function] = {
             "logger": log_writer.run,
+            "path-work": path_work.run,
             "pid-file": pid_look.run,
             "reader": functools.partial(_become_reader, own.reader(path)),
         }
