@@ -24,6 +24,18 @@ class _GuardedName:
         self._name = name
         self._watch = -1
 
+    @property
+    def watched(self) -> int:
+        """The descriptor of the directory that is watched; -1 for none."""
+        return self._watch
+
+    def watch_by(self, fd: int) -> None:
+        """Watch by this descriptor of the directory, which is this object's from then on."""
+        self.unwatch()
+        self._watch = fd
+        if fd >= 0:
+            self.watch()
+
     def watch(self) -> bool:
         """Have the kernel send one SIGIO when an entry of the directory is made, removed or renamed (fcntl(2)).
 

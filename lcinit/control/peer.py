@@ -41,24 +41,29 @@ _SO_PEERCRED = 17
 _SO_PEERPIDFD = 77  # since Linux 6.5
 _UCRED = struct.Struct("=iII")  # struct ucred: pid, uid, gid
 _NO_ID = 0xFFFFFFFF  # (uid_t) -1: all but this one can be mapped
-_OVERFLOW_UID = "/proc/sys/kernel/overflowuid"
+_OVERFLOW_UID = "sys/kernel/overflowuid"
+_AT_ONCE = 1 << 14  # bytes of a file that are read at once
 
 
 class Own(Record):
     """This process' user namespace, by device and inode, and the uid that who has none in it is shown with: None where
-    every uid is mapped."""
+    every uid is mapped. `procfs` is where that was read: a handle, None for /proc."""
 
     namespace: tuple[int, int]
     overflow: int | None = None
+    procfs: int | None = None
 
 
-def own_namespace() -> Own:
-    """This process' own. Raises OSError where there is no procfs of its PID namespace: in another one the numbers that
-    the kernel tells of peers are those of other processes."""
-    if os.readlink("/proc/self") != str(os.getpid()):
+def own_namespace(procfs: int | None = None) -> Own:
+    """This process' own. `procfs` is a handle of a procfs, for who shares /proc with those that may mount over it.
+
+    Raises OSError where it is not one of this PID namespace: in another one the numbers that the kernel tells of peers
+    are those of other processes."""
+    if os.readlink(_name("self", procfs), dir_fd=procfs) != str(os.getpid()):
         raise OSError(errno.ENOENT, "it shows another PID namespace", "/proc")
-    whole = _id_map("self") == [(0, 0, _NO_ID)]
-    return Own(namespace=_namespace("self"), overflow=None if whole else _overflow_uid())
+    whole = _id_map("self", procfs) == [(0, 0, _NO_ID)]
+    overflow = None if whole else _overflow_uid(procfs)
+    return Own(namespace=_namespace("self", procfs), overflow=overflow, procfs=procfs)
 
 
 def refusal(peer: socket, own: Own) -> str:
@@ -73,9 +78,9 @@ def refusal(peer: socket, own: Own) -> str:
     except OSError as error:
         return f"process {pid} cannot be held: {error.strerror}"
     try:
-        if uid != 0 and not _is_above(_id_map(str(pid))):
+        if uid != 0 and not _is_above(_id_map(str(pid), own.procfs)):
             return f"process {pid} has uid {uid}"
-        if uid == 0 and _namespace(str(pid)) != own.namespace:
+        if uid == 0 and _namespace(str(pid), own.procfs) != own.namespace:
             return f"process {pid} is root of another user namespace"
         if _has_ended(pidfd):
             return f"process {pid} has ended"
@@ -86,20 +91,31 @@ def refusal(peer: socket, own: Own) -> str:
     return ""
 
 
-def _overflow_uid() -> int | None:
+def _name(name: str, procfs: int | None) -> str:
+    return f"/proc/{name}" if procfs is None else name
+
+
+def _read(name: str, procfs: int | None) -> bytes:
+    file = os.open(_name(name, procfs), os.O_RDONLY | os.O_CLOEXEC, dir_fd=procfs)
     try:
-        with open(_OVERFLOW_UID, "rb") as file:  # in the guest root no codec can be imported
-            return int(file.read())
+        return b"".join(iter(lambda: os.read(file, _AT_ONCE), b""))  # an id map may take more than one read
+    finally:
+        os.close(file)
+
+
+def _overflow_uid(procfs: int | None) -> int | None:
+    try:
+        return int(_read(_OVERFLOW_UID, procfs))
     except (OSError, ValueError) as error:
         log.debug(f"control: root from outside is not known by {_OVERFLOW_UID}, and not served: {error}")
         return None
 
 
-def _id_map(process: str) -> list[tuple[int, ...]]:
+def _id_map(process: str, procfs: int | None) -> list[tuple[int, ...]]:
     """Ranges (first inside, first outside, how many) of a process' user namespace; outside is as lcinit's own numbers
     it, or for that itself, as the one above does (user_namespaces(7)). Raises OSError."""
-    with open(f"/proc/{process}/uid_map", "rb") as file:
-        return [tuple(int(number) for number in line.split()) for line in file]
+    lines = _read(f"{process}/uid_map", procfs).splitlines()
+    return [tuple(int(number) for number in line.split()) for line in lines]
 
 
 def _is_above(id_map: list[tuple[int, ...]]) -> bool:
@@ -117,8 +133,8 @@ def _pidfd(peer: socket, pid: int) -> int:
     return pidfd_open(pid)
 
 
-def _namespace(process: str) -> tuple[int, int]:
-    status = os.stat(f"/proc/{process}/ns/user")
+def _namespace(process: str, procfs: int | None) -> tuple[int, int]:
+    status = os.stat(_name(f"{process}/ns/user", procfs), dir_fd=procfs)
     return status.st_dev, status.st_ino
 
 

@@ -35,6 +35,7 @@ class Server:
     """Serves `answer` to root of this user namespace on a listening socket, which it owns from then on.
 
     `refused` makes the error that a peer gets who is not served, `internal` that of a call that failed unexpectedly.
+    `procfs` is a handle of the procfs in which it is looked who that is, None for /proc; it stays the caller's.
     Raises OSError where there is no procfs.
     """
 
@@ -46,13 +47,14 @@ class Server:
         *,
         refused: MethodError,
         internal: Callable[[Call, Exception], MethodError],
+        procfs: int | None = None,
     ) -> None:
         self.listener = listener
         self._loop = loop
         self._answer = answer
         self._refused = message({"error": refused.name, "parameters": refused.parameters})
         self._internal = internal
-        self._own = own_namespace()
+        self._own = own_namespace(procfs)
         self._reserve = _spare()
         self._room = min(CLIENTS, max(4, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4))
         self._clients: list[Connection] = []

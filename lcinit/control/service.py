@@ -6,21 +6,25 @@ import asyncio
 import errno
 import os
 import socket
-import stat
 
 from lcinit import log
 from lcinit.control.answers import Interfaces, internal, read_texts
 from lcinit.control.manager import Manager, access_denied
 from lcinit.control.server import Server
 from lcinit.control.services import Services
-from lcinit.errors import SystemFailure
+from lcinit.control.socket_place import ServedByAnother as ServedByAnother
+from lcinit.control.socket_place import SocketPlace
+from lcinit.errors import LcinitError, SystemFailure
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from asyncio import TimerHandle
+    from asyncio import Task, TimerHandle
+    from collections.abc import Awaitable, Callable
 
     from lcinit.control.manager import Served
     from lcinit.control.services import ServicesOffered
+
+    Bind = Callable[[SocketPlace], Awaitable[int]]
 
 PATH = "/run/lcinit/control"
 _TEXTS = read_texts()  # with the program: a server that shares the guest's root is made there
@@ -32,29 +36,38 @@ _PASSING = (
 )
 
 
-class ServedByAnother(SystemFailure):
-    """Another lcinit serves the socket."""
-
-
 class ControlServer:
     """Serves io.lcinit.Manager on a socket at `path`: 0600, in a directory of its own that is 0700. Where lcinit
     supervises `services`, io.lcinit.Services is served beside it.
 
     `adopt` is a listening socket of an lcinit that was here before (`reexec`), to be served on; without it the socket
-    is made anew, in place of one that nobody serves any more.
+    is made anew, in place of one that nobody serves any more. `procfs` is for `Server`.
+
+    `bind_later` makes the socket where that has to be tried again: for who shares its root with others that may have
+    mounted something there by then, which never answers.
     """
 
     def __init__(
-        self, served: Served, *, path: str = PATH, adopt: int = -1, services: ServicesOffered | None = None
+        self,
+        served: Served,
+        *,
+        path: str = PATH,
+        adopt: int = -1,
+        services: ServicesOffered | None = None,
+        procfs: int | None = None,
+        bind_later: Bind | None = None,
     ) -> None:
         self.path = path
         self._adopt = adopt
+        self._procfs = procfs
+        self._bind_later = bind_later
+        self._binding: Task[None] | None = None
         self._interfaces = Interfaces(_TEXTS)
         Manager(served, self._room_to_follow).serve_in(self._interfaces)
         if services is not None:
             Services(services, self._room_to_follow).serve_in(self._interfaces)
         self._server: Server | None = None
-        self._made: tuple[int, int] | None = None  # device and inode of the socket
+        self._place = SocketPlace(path)
         self._pause = _FIRST_RETRY
         self._retry: TimerHandle | None = None
 
@@ -68,13 +81,24 @@ class ControlServer:
 
     def close(self) -> None:
         """End it: every client is closed, and the socket removed if it is still this one."""
+        place = self.stop()
+        try:
+            place.remove()
+        except OSError as error:
+            log.warning(f"{SystemFailure.from_os_error(f'remove the control socket {self.path}', error)}")
+
+    def stop(self) -> SocketPlace:
+        """Serve nothing more: where the socket is left, to be removed or closed."""
         if self._retry is not None:
             self._retry.cancel()
             self._retry = None
+        if self._binding is not None:
+            self._binding.cancel()
+            self._binding = None
         if self._server is not None:
             self._server.close()
             self._server = None
-            self._remove()
+        return self._place
 
     def listening_fd(self) -> int:
         """The listening socket, for `adopt` of the lcinit that replaces this one; -1 while there is none."""
@@ -85,127 +109,70 @@ class ControlServer:
 
     def _try(self) -> None:
         self._retry = None
-        listener: socket.socket | None = None
         try:
-            listener = self._listener()
+            self._serve(self._adopted() if self._adopt >= 0 else self._place.bind())
+        except OSError as error:
+            self._failed(error)
+
+    def _adopted(self) -> int:
+        descriptor, self._adopt = self._adopt, -1
+        try:
+            self._place.find()
+        except OSError:
+            os.close(descriptor)
+            raise
+        return descriptor
+
+    def _serve(self, descriptor: int) -> None:
+        """Serve on a bound socket, which this object owns from then on. Raises OSError."""
+        listener = socket.socket(fileno=descriptor)
+        try:
+            listener.setblocking(False)
+            listener.set_inheritable(False)
+            listener.listen(_BACKLOG)  # here: clients find lcinit by who has listened (SO_PEERCRED)
             self._server = Server(
                 listener,
                 asyncio.get_running_loop(),
                 self._interfaces.answer,
                 refused=access_denied(),
                 internal=internal,
+                procfs=self._procfs,
             )
-        except OSError as error:
-            if listener is not None:
-                listener.close()
-            failure = SystemFailure.from_os_error(f"make the control socket {self.path}", error)
-            if error.errno not in _PASSING:
-                raise failure from error
-            log.warning(f"{failure}; trying again in {self._pause:.0f} s")
-            self._retry = asyncio.get_running_loop().call_later(self._pause, self._try_again)
-            self._pause = min(self._pause * 2, _LAST_RETRY)
-        else:
-            self._pause = _FIRST_RETRY
+        except BaseException:
+            listener.close()
+            raise
+        self._pause = _FIRST_RETRY
+
+    def _failed(self, error: OSError) -> None:
+        """Try again later, where that may help. Raises SystemFailure where not."""
+        failure = SystemFailure.from_os_error(f"make the control socket {self.path}", error)
+        if error.errno not in _PASSING:
+            raise failure from error
+        log.warning(f"{failure}; trying again in {self._pause:.0f} s")
+        self._retry_later()
+
+    def _retry_later(self) -> None:
+        self._retry = asyncio.get_running_loop().call_later(self._pause, self._try_again)
+        self._pause = min(self._pause * 2, _LAST_RETRY)
 
     def _try_again(self) -> None:
+        if self._bind_later is not None:
+            self._retry = None
+            self._binding = asyncio.get_running_loop().create_task(self._bind(self._bind_later))
+            return
         try:
             self._try()
         except SystemFailure as error:
             log.error(f"{error}")
 
-    def _listener(self) -> socket.socket:
-        """The listening socket. Raises OSError, SystemFailure."""
-        if self._adopt >= 0:
-            descriptor, self._adopt = self._adopt, -1
-            listener = socket.socket(fileno=descriptor)
-            listener.setblocking(False)
-            listener.set_inheritable(False)
-            status = os.lstat(self.path)
-            self._made = status.st_dev, status.st_ino
-            return listener
-        directory = _own_directory(os.path.dirname(self.path))
+    async def _bind(self, bind: Bind) -> None:
         try:
-            # by the handle: nothing of the path is resolved twice, and it may be longer than sun_path
-            place = f"/proc/self/fd/{directory}/{os.path.basename(self.path)}"
-            _remove_stale(place, self.path)
-            listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
-            try:
-                before = os.umask(0o177)
-                try:
-                    listener.bind(place)
-                finally:
-                    os.umask(before)
-                status = os.lstat(place)
-                self._made = status.st_dev, status.st_ino
-                listener.listen(_BACKLOG)
-            except BaseException:
-                listener.close()
-                raise
+            self._serve(await bind(self._place))
+        except OSError as error:
+            log.warning(f"the control socket {self.path} is not served: {error.strerror}")
+            self._retry_later()
+        except LcinitError as error:
+            log.warning(f"{error}; trying again in {self._pause:.0f} s")
+            self._retry_later()
         finally:
-            os.close(directory)
-        return listener
-
-    def _remove(self) -> None:
-        try:
-            status = os.lstat(self.path)
-            if (status.st_dev, status.st_ino) == self._made:
-                os.unlink(self.path)
-        except FileNotFoundError:
-            pass
-        except OSError as error:
-            log.warning(f"{SystemFailure.from_os_error(f'remove the control socket {self.path}', error)}")
-
-
-def _own_directory(path: str) -> int:
-    """A handle of the socket's directory, made where it is missing, 0700. Raises OSError, SystemFailure."""
-    parent = os.open(os.path.dirname(path), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    name = os.path.basename(path)
-    try:
-        try:
-            os.mkdir(name, 0o700, dir_fd=parent)
-        except FileExistsError:
-            pass
-        try:
-            directory = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
-        except OSError as error:
-            if error.errno in (errno.ENOTDIR, errno.ELOOP):
-                raise SystemFailure(
-                    f"cannot make the control socket in {path}: it is no directory", hint="remove it"
-                ) from error
-            raise
-    finally:
-        os.close(parent)
-    try:
-        status = os.fstat(directory)
-        if status.st_uid != os.geteuid():
-            raise SystemFailure(
-                f"cannot make the control socket in {path}: the directory belongs to uid {status.st_uid}",
-                hint="remove it",
-            )
-        if stat.S_IMODE(status.st_mode) != 0o700:
-            os.fchmod(directory, 0o700)
-    except BaseException:
-        os.close(directory)
-        raise
-    return directory
-
-
-def _remove_stale(place: str, path: str) -> None:
-    """Make room for the socket: one that nobody serves is removed. Raises SystemFailure for anything else, OSError."""
-    try:
-        status = os.lstat(place)
-    except FileNotFoundError:
-        return
-    if not stat.S_ISSOCK(status.st_mode):
-        raise SystemFailure(f"cannot make the control socket {path}: there is something else", hint="remove it")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC) as probe:
-        try:
-            probe.connect(place)
-        except ConnectionRefusedError:
-            os.unlink(place)
-            return
-        except BlockingIOError:
-            pass  # its queue is full: it is served, or was until now
-    raise ServedByAnother(
-        f"cannot make the control socket {path}: another lcinit serves it", hint="one lcinit supervises a boot root"
-    )
+            self._binding = None

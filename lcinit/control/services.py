@@ -10,7 +10,7 @@ from lcinit.linux.signals import signal_number
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
     from typing import Any, Protocol
 
     from lcinit.control.answers import Answer, Done, Fail, Interfaces
@@ -45,10 +45,10 @@ if TYPE_CHECKING:
         def reset_failed(self, names: tuple[str, ...] | None) -> None:
             """Forget the failures of these services, None: of all."""
 
-        def enable(self, names: tuple[str, ...]) -> Sequence[str]:
-            """Have them start with their runlevels: those that were not enabled before."""
+        def enable(self, names: tuple[str, ...]) -> Waiting:
+            """Have them start with their runlevels. Its result is {"changed": [those that were not enabled before]}."""
 
-        def disable(self, names: tuple[str, ...]) -> Sequence[str]:
+        def disable(self, names: tuple[str, ...]) -> Waiting:
             """Have them not: those that were."""
 
         def daemon_reload(self, dry_run: bool) -> Waiting:
@@ -154,12 +154,14 @@ class Services:
     def _enable(self, _call: Call, taker: Taker) -> Answer:
         names = _names(taker)
         taker.end()
-        return {"changed": list(self._services.enable(names))}
+        self._check_room()
+        return _later(self._services.enable(names))
 
     def _disable(self, _call: Call, taker: Taker) -> Answer:
         names = _names(taker)
         taker.end()
-        return {"changed": list(self._services.disable(names))}
+        self._check_room()
+        return _later(self._services.disable(names))
 
     def _daemon_reload(self, _call: Call, taker: Taker) -> Answer:
         dry_run = taker.boolean("dry_run")

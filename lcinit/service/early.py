@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 
 from lcinit.boot import guard, own
-from lcinit.service import log_writer, pid_look
+from lcinit.service import log_writer, path_work, pid_look
 from lcinit.supervisor.spawner import Spawner
 
 TYPE_CHECKING = False
@@ -28,6 +28,7 @@ class Early:
         argv = own.reader(path)
         functions: dict[str, Function] = {
             "logger": log_writer.run,
+            "path-work": path_work.run,
             "pid-file": pid_look.run,
             "reader": lambda descriptors: _become_reader(argv, descriptors),
         }

@@ -69,6 +69,7 @@ class Logger:
         self._later: asyncio.TimerHandle | None = None
         self._waits_to_write = False
         self._console = -1
+        self._null = _open_null()  # before there are services, which may mount something over it
         self._flushes: dict[int, asyncio.Future[None]] = {}
         self._gone: asyncio.Future[None] | None = None  # set once it is to end
 
@@ -79,8 +80,8 @@ class Logger:
 
         The caller closes it. With `to: none` it is /dev/null, which needs no logger.
         """
-        if settings.to == "none" and (null := _open_null()) >= 0:
-            return null
+        if settings.to == "none" and self._null >= 0:
+            return os.dup(self._null)
         self.close(name)
         reader, writer = os.pipe2(os.O_CLOEXEC)
         os.set_blocking(reader, False)
@@ -189,6 +190,9 @@ class Logger:
         self._disconnect()
         for number in list(self._pipes):
             self._forget(number)
+        if self._null >= 0:
+            os.close(self._null)
+            self._null = -1
 
     def _set_gone(self) -> None:
         if self._gone is not None and not self._gone.done():

@@ -72,7 +72,7 @@ class NotifySocket:
 
     def close(self) -> None:
         """Take nothing more; the socket goes, if it is still this one that stands there. Any number of times."""
-        self._datagrams.close()
+        self.stop()
         if self._directory < 0:
             return
         name = os.path.basename(self.path)
@@ -84,6 +84,11 @@ class NotifySocket:
         except OSError as error:
             log.warning(f"{SystemFailure.from_os_error(f'remove the notification socket {self.path}', error)}")
         self._close_directory()
+
+    def stop(self) -> tuple[int, str, tuple[int, int]]:
+        """Take nothing more: a handle of the directory, and what stands in it: its name, and its device and inode."""
+        self._datagrams.close()
+        return self._directory, os.path.basename(self.path), self._made
 
     def _received(self, pid: int, uid: int, data: bytes) -> None:
         if pid > 0:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Any
 
-    from lcinit.service.enabling import Enabling
+    from lcinit.service.paths import Paths
     from lcinit.service.reload import Reloading
     from lcinit.service.supervisor import Supervisor
     from lcinit.service.task import Task
@@ -31,11 +31,11 @@ if TYPE_CHECKING:
 class Offered:
     """One supervisor's face to the control socket."""
 
-    def __init__(self, supervisor: Supervisor, reloading: Reloading, enabling: Enabling) -> None:
+    def __init__(self, supervisor: Supervisor, reloading: Reloading, paths: Paths) -> None:
         self._supervisor = supervisor
         self._services = supervisor.services
         self._reloading = reloading
-        self._enabling = enabling
+        self._paths = paths
         self.events: EventLog = supervisor.events
 
     # io.lcinit.Manager
@@ -154,19 +154,21 @@ class Offered:
             task.restarts.forget()
             task.happen(Event(kind="reset"))
 
-    def enable(self, names: tuple[str, ...]) -> Sequence[str]:
+    def enable(self, names: tuple[str, ...]) -> Waiting:
         """Have them start with their runlevels: those that were not enabled before."""
         self._know_still(names)
-        changed = self._enabling.enable(names)
-        self._supervisor.enabled |= set(names)
-        return changed
+        return self._paths.begin("enable", names, self._enabled)
 
-    def disable(self, names: tuple[str, ...]) -> Sequence[str]:
+    def disable(self, names: tuple[str, ...]) -> Waiting:
         """Have them not: those that were."""
         self._know(names)
-        changed = self._enabling.disable(names)
+        return self._paths.begin("disable", names, self._disabled)
+
+    def _enabled(self, names: tuple[str, ...]) -> None:
+        self._supervisor.enabled |= set(names)
+
+    def _disabled(self, names: tuple[str, ...]) -> None:
         self._supervisor.enabled -= set(names)
-        return changed
 
     def daemon_reload(self, dry_run: bool) -> Waiting:
         """Read all files again; with `dry_run` only compare."""

@@ -10,15 +10,15 @@ from lcinit.control.initctl_service import InitctlService
 from lcinit.control.notify import ManagerSocket
 from lcinit.control.ratelimit import RateLimit
 from lcinit.control.service import ControlServer
-from lcinit.errors import SystemFailure
+from lcinit.errors import LcinitError, SystemFailure
 from lcinit.service.aggregate import Aggregate
 from lcinit.service.cgroups import Cgroups
 from lcinit.service.command import COMMAND, on_console
-from lcinit.service.enabling import Enabling
 from lcinit.service.launch import Launcher
 from lcinit.service.logger import Logger
 from lcinit.service.notify import NotifySocket
 from lcinit.service.offered import Offered
+from lcinit.service.paths import Paths
 from lcinit.service.pid_process import PidFiles
 from lcinit.service.programs import limits_of
 from lcinit.service.reload import Reloading
@@ -64,6 +64,7 @@ class Running:
         self._launcher: Launcher
         self._logger: Logger
         self._supervisor: Supervisor
+        self._paths: Paths
 
     async def run(self, step: KeepServices, root_fd: int, answer: int) -> Action:
         """Until it is over; `answer` is what the reader was asked for."""
@@ -87,8 +88,10 @@ class Running:
         cgroups.prepare()
         reloading = Reloading(supervisor, self._reader, root_fd)
         supervisor.reread = reloading.quietly
+        self._paths = Paths(self._launcher, root_fd, world.config.services_dir)
+        # before there is a service, which may mount over these places what never answers
+        await self._serve(Offered(supervisor, reloading, self._paths))
         supervisor.begin(catalogue)
-        await self._serve(Offered(supervisor, reloading, Enabling(root_fd, world.config.services_dir)))
         asyncio.get_running_loop().call_later(LOG_LATER, self._logger.release)
         try:
             return await supervisor.run()
@@ -150,28 +153,44 @@ class Running:
             self._initctl.look()
 
     async def _serve(self, offered: Offered) -> None:
-        """What outsiders may say to PID 1; each that cannot be had says so itself, and the others go on."""
+        """What outsiders may say to PID 1; each that cannot be had says so itself, and the others go on. What they say
+        is heard in the next turn of the loop.
+        """
         world, supervisor = self._world, self._supervisor
         if world.control is not None:
-            self._control = ControlServer(offered, path=world.control, services=offered)
+            self._control = ControlServer(
+                offered,
+                path=world.control,
+                services=offered,
+                procfs=self._table.procfs,
+                bind_later=self._paths.bind,
+            )
             try:
                 await self._control.start()
             except SystemFailure as error:
                 log.error(str(error))
         if world.config.initctl is not False:
-            self._initctl = InitctlService(supervisor.request, runlevel=supervisor.set_runlevel)
+            self._initctl = InitctlService(
+                supervisor.request, runlevel=supervisor.set_runlevel, elsewhere=self._paths.initctl
+            )
             await self._initctl.start()
 
     async def _close(self) -> None:
         self._closing = True
+        sockets = []
         if self._control is not None:
-            self._control.close()
-        if self._initctl is not None:
-            self._initctl.close()
+            place = self._control.stop()
+            sockets.append((place.directory, place.name, place.made))
+        initctl = None if self._initctl is None else self._initctl.stop()
         if self._notify is not None:
-            self._notify.close()
+            sockets.append(self._notify.stop())
+        removing = asyncio.get_running_loop().create_task(self._paths.remove(sockets, initctl))
         try:
             async with asyncio.timeout(LAST_WORDS):
                 await self._logger.stop()
         except TimeoutError:
             log.warning("what services said last is not all written")
+        try:
+            await removing
+        except LcinitError as error:
+            log.warning(str(error))

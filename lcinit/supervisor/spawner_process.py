@@ -242,8 +242,8 @@ def run_function(function: Function, descriptors: list[int], report: int) -> Nev
     """In a fork: call it with these descriptors, and with none beside them; its result is the exit code."""
     try:
         os.setsid()
-        null = os.open("/dev/null", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        os.dup2(null, 0, inheritable=True)
+        nothing, _ = os.pipe()  # and not /dev/null: somebody may have mounted over /dev what never answers
+        os.dup2(nothing, 0, inheritable=True)
         process.close_all_but({*descriptors, report})
         gc.enable()
     except OSError as error:

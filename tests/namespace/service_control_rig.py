@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import errno
 import signal
-from collections.abc import Sequence
 from typing import Any
 
 from lcinit.control.service import ControlServer
@@ -115,10 +114,10 @@ class FakeServices:
     def reset_failed(self, names: tuple[str, ...] | None) -> None:
         self.events.record("reset", services=list(self._known(names)))
 
-    def enable(self, names: tuple[str, ...]) -> Sequence[str]:
+    def enable(self, names: tuple[str, ...]) -> Waiting:
         return self._set_enabled(names, True)
 
-    def disable(self, names: tuple[str, ...]) -> Sequence[str]:
+    def disable(self, names: tuple[str, ...]) -> Waiting:
         return self._set_enabled(names, False)
 
     def daemon_reload(self, dry_run: bool) -> Waiting:
@@ -194,14 +193,17 @@ class FakeServices:
         ok = each["sub"] in subs and each["sub"] != "failed"
         return {"name": name, "ok": ok, "state": each["state"], "sub": each["sub"], "reason": each["reason"]}
 
-    def _set_enabled(self, names: tuple[str, ...], enabled: bool) -> Sequence[str]:
+    def _set_enabled(self, names: tuple[str, ...], enabled: bool) -> Waiting:
+        waiting = Waiting()
         if "broken" in self._known(names):
             error = OSError(errno.EROFS, "Read-only file system", "/etc/lcinit/enabled")
-            raise SystemFailure.from_os_error("enable broken", error)
+            waiting.fail(SystemFailure.from_os_error("enable broken", error))
+            return waiting
         changed = [name for name in names if self._table[name]["enabled"] != enabled]
         for name in changed:
             self._table[name]["enabled"] = enabled
-        return changed
+        waiting.finish({"changed": changed})
+        return waiting
 
 
 def report_with_services(report: dict[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,117 @@
+"""What is done for PID 1 at paths of the guest, in a process of its own: what is mounted there may never answer, and
+holds up whoever asks it then.
+
+It is forked by the spawner, and so imports what PID 1 has then: no event loop.
+"""
+
+from __future__ import annotations
+
+import array
+import marshal
+import os
+
+from lcinit.control.initctl_places import Places
+from lcinit.control.socket_place import SocketPlace
+from lcinit.errors import LcinitError
+from lcinit.service.enabling import Enabling
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable
+    from typing import Any
+
+    Done = tuple[Any, list[int]]
+    """A value for marshal, and descriptors that go with it."""
+else:
+    import _socket as socket  # without the half that imports enum and selectors
+
+MOST = 1 << 17  # bytes of an order or an answer
+MOST_DESCRIPTORS = 16
+_FLAGS = socket.MSG_CMSG_CLOEXEC
+
+
+def run(descriptors: list[int]) -> int:
+    """In the process: the descriptor is a SEQPACKET socket. It has the order: what to do, and with what; the answer is
+    ("done", value), ("error", message, hint, exit code) or ("refused", errno, text, path).
+    """
+    channel = socket.socket(fileno=descriptors[0])
+    (what, order), given = receive(channel)
+    answer: tuple[Any, ...]
+    handed: list[int] = []
+    try:
+        value, handed = _WORK[what](order, given)
+        answer = ("done", value)
+    except LcinitError as error:
+        answer = ("error", error.message, error.hint, error.exit_code)
+    except OSError as error:
+        answer = ("refused", error.errno or 0, error.strerror or str(error), error.filename or "")
+    send(channel, answer, handed)
+    return 0
+
+
+def send(channel: socket.socket, value: Any, descriptors: list[int]) -> None:
+    """One message. Raises OSError."""
+    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))] if descriptors else []
+    channel.sendmsg([marshal.dumps(value)], rights, socket.MSG_NOSIGNAL)
+
+
+def receive(channel: socket.socket) -> tuple[Any, list[int]]:
+    """The next message; None where the other end is gone. Raises OSError."""
+    data, control, _, _ = channel.recvmsg(MOST, socket.CMSG_SPACE(4 * MOST_DESCRIPTORS), _FLAGS)
+    numbers = array.array("i")
+    for _, _, rights in control:
+        numbers.frombytes(rights)
+    return (marshal.loads(data) if data else None), numbers.tolist()
+
+
+def _enable(order: Any, given: list[int]) -> Done:
+    return Enabling(given[0], order["directory"]).enable(order["names"]), []
+
+
+def _disable(order: Any, given: list[int]) -> Done:
+    return Enabling(given[0], order["directory"]).disable(order["names"]), []
+
+
+def _initctl(order: Any, given: list[int]) -> Done:
+    return Places.looked_at(order, given)
+
+
+def _listen(order: Any, _given: list[int]) -> Done:
+    place = SocketPlace(order)
+    listener = place.bind()
+    return place.made, [listener, place.directory]
+
+
+def _remove_initctl(order: Any, given: list[int]) -> Done:
+    Places.removed(order, given)
+    return None, []
+
+
+def _remove(order: Any, given: list[int]) -> Done:
+    """What lcinit has made, at its end: as much of it as goes."""
+    for name, made in order["sockets"]:
+        _unlink(given.pop(0), name, made)
+    if order["initctl"] is not None:
+        Places.removed(order["initctl"], given)
+    return None, []
+
+
+def _unlink(directory: int, name: str, made: tuple[int, int]) -> None:
+    """Remove an entry if it is still the one that was made."""
+    try:
+        status = os.stat(name, dir_fd=directory, follow_symlinks=False)
+        if (status.st_dev, status.st_ino) == made:
+            os.unlink(name, dir_fd=directory)
+    except OSError:
+        return  # nothing is there, or nothing can be done about it
+
+
+_WORK: dict[str, Callable[[Any, list[int]], Done]] = {
+    "enable": _enable,
+    "disable": _disable,
+    "initctl": _initctl,
+    "listen": _listen,
+    "remove": _remove,
+    "remove-initctl": _remove_initctl,
+}
