@@ -30,9 +30,8 @@ class World:
     the guest's user namespace, `pivoted` once the boot root is out of reach. `main` is lcinit's own entry point, for
     commands that are tools of ours. `report` tells PID 1 what the builder and the leader of a nested guest have done;
     `guest_cgroup` is the directory in which that leader is born, `service_cgroup` that below which services get
-    theirs. `configuration` is the path that the configuration was read from, None for the default. `control` is where
-    the control socket stands, None for none. `machine` is what the plan was made for. `oom_score_adj` is what PID 1 was
-    given where it has another one now.
+    theirs. `control` is where the control socket stands, None for none. `machine` is what the plan was made for.
+    `oom_score_adj` is what PID 1 was given where it has another one now.
     """
 
     def __init__(

@@ -59,6 +59,7 @@ def first(config: Config, path: str | None, channel: socket.socket, start: Calla
         if received:
             pid = os.fork() if stays else 0
             if pid == 0:
+                channel.close()  # whoever parses what the guest has written has nothing to do with later requests
                 _work(fds, lambda root_fd: _combine(config, catalogue, place, root_fd))
             os.waitpid(pid, 0)
             for fd in fds:
