@@ -106,13 +106,16 @@ def test_one_that_does_not_become_empty_is_left_aside_and_removed_later() -> Non
         no_cgroups(guest, "tree")
 
 
+DEAF = "trap '' TERM; echo >&3; exec 3>&-; while :; do sleep 0.05; done"
+
+
 def test_the_commands_after_a_kill_run() -> None:
     """stop_post when all of it is gone, also the next start's; and the stop commands of a oneshot that counts as up."""
     post = 'pgrep -f 12345 >>/tmp/left; echo "$SERVICE_RESULT" >>/tmp/post'
     stop_post = {"stop_post": [["/bin/sh", "-c", post], ["/bin/sh", "-c", "echo second >>/tmp/post"]]}
     services = {
         "tree": sh(TREE, **stop_post),
-        "deaf": sh("trap '' TERM; while :; do sleep 0.05; done", stop_timeout=0.3, runlevels=5, **stop_post),
+        "deaf": sh(DEAF, type="notify-fd", stop_timeout=0.3, runlevels=5, **stop_post),
         "pre": sh("exec sleep 1000", start_pre="sleep 100", start_timeout=0.3, restart="no", runlevels=5, **stop_post),
         "once": sh("sleep 12345 & exit 0", type="oneshot", runlevels=5, stop=[["touch", "/tmp/stopped"]]),
     }

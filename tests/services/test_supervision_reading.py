@@ -66,7 +66,8 @@ def test_however_the_key_is_spelled(text: str) -> None:
 @pytest.mark.parametrize("mapped", [True, False])
 def test_one_that_only_mentions_services_is_as_without(mode: dict[str, str], mapped: bool) -> None:
     script = (
-        "cat /proc/self/oom_score_adj /proc/self/timerslack_ns; ls /proc/self/fd | wc -l; cat /proc/[0-9]*/comm | sort;"
+        "cat /proc/self/oom_score_adj /proc/self/timerslack_ns; ls /proc/self/fd | wc -l;"
+        ' all=$(cat /proc/[0-9]*/comm); echo "$all" | sort;'
         " grep -E '^(Sig|Cap|NoNew|Umask)' /proc/self/status; ulimit -a"
     )
     config = {"root": "/mnt/root", "exec": {"command": ["/bin/sh", "-c", script], **mode}}
