@@ -108,9 +108,10 @@ def why_not(client: Client, method: str, **parameters: Any) -> str:
     return ""
 
 
+@pytest.mark.parametrize("mapped", [True, False], ids=["mapped", "unmapped"])
 @pytest.mark.parametrize("target", ["/run", "/run/lcinit", "/etc", "/dev", "/proc"])
-def test_a_file_system_that_never_answers_holds_pid_1_up_nowhere(target: str) -> None:
-    with Held(target) as guest:
+def test_a_file_system_that_never_answers_holds_pid_1_up_nowhere(target: str, mapped: bool) -> None:
+    with Held(target, mapped=mapped) as guest:
         client = guest.prepare()
         guest.cover(client)
         with within(1, guest):
