@@ -30,11 +30,16 @@ class _GuardedName:
         return self._watch
 
     def watch_by(self, fd: int) -> None:
-        """Watch by this descriptor of the directory, which is this object's from then on."""
+        """Watch by this descriptor of the directory, which is this object's from then on. Another process may have
+        watched by it before: the notices are this one's now.
+        """
         self.unwatch()
         self._watch = fd
-        if fd >= 0:
-            self.watch()
+        try:
+            fcntl.fcntl(fd, fcntl.F_SETOWN, os.getpid())
+        except OSError:
+            return  # a handle that nothing can be watched by
+        self.watch()
 
     def watch(self) -> bool:
         """Have the kernel send one SIGIO when an entry of the directory is made, removed or renamed (fcntl(2)).

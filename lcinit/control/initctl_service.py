@@ -160,7 +160,7 @@ class InitctlService:
             if self._places.take(found, handed):
                 self._look_again = True  # what is new was not watched while it was made
             self._go_on(loop)
-        except LcinitError as error:
+        except (LcinitError, OSError) as error:
             self._say(log.warning, f"initctl: {error}")
             self._try_later(loop)
         finally:

@@ -93,7 +93,7 @@ def test_a_process_that_ended_is_not_believed_for_its_number(monkeypatch: pytest
     with _accepted_from_the_dead() as accepted:
         assert "cannot be" in peer.refusal(accepted, own)
     # and when its number has passed to a process of lcinit's own namespace
-    monkeypatch.setattr(peer, "_namespace", lambda _process: own.namespace)
+    monkeypatch.setattr(peer, "_namespace", lambda *_: own.namespace)
     with _accepted_from_the_dead() as accepted:
         reason = peer.refusal(accepted, own)
     assert "has ended" in reason or "cannot be held" in reason

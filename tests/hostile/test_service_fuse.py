@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import stat
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -107,9 +108,10 @@ def why_not(client: Client, method: str, **parameters: Any) -> str:
     return ""
 
 
+@pytest.mark.parametrize("mapped", [True, False], ids=["mapped", "unmapped"])
 @pytest.mark.parametrize("target", ["/run", "/run/lcinit", "/etc", "/dev", "/proc"])
-def test_a_file_system_that_never_answers_holds_pid_1_up_nowhere(target: str) -> None:
-    with Held(target) as guest:
+def test_a_file_system_that_never_answers_holds_pid_1_up_nowhere(target: str, mapped: bool) -> None:
+    with Held(target, mapped=mapped) as guest:
         client = guest.prepare()
         guest.cover(client)
         with within(1, guest):
@@ -137,3 +139,35 @@ def test_a_file_system_that_never_answers_holds_pid_1_up_nowhere(target: str) ->
             result = outcome(guest.container, 15)
     assert result.status == 130, result  # reboot(2), poweroff
     assert "unexpected" not in str(result), result
+
+
+@pytest.mark.row(28)
+def test_a_fifo_that_is_removed_replaced_or_covered_is_made_again_by_another_process() -> None:
+    with Hostile({"other": sh(STAY)}) as guest:
+        guest.up("other")
+        covers = "mount -t tmpfs -o mode=755 none /run"
+        for level, script in enumerate(("rm /run/initctl", "rm /run/initctl; mkdir /run/initctl", covers), 2):
+            before = os.lstat(guest.path("/run/initctl"))
+            guest.run("/bin/sh", "-c", script)
+            if script is covers:
+                os.kill(guest.pid1, signal.SIGUSR1)
+
+            def made_again(before: os.stat_result = before) -> bool:
+                found = os.lstat(guest.path("/run/initctl"))
+                return stat.S_ISFIFO(found.st_mode) and not os.path.samestat(found, before)
+
+            deadline = time.monotonic() + 5
+            while not (os.path.exists(guest.path("/run/initctl")) and made_again()):
+                assert time.monotonic() < deadline, guest.console()
+                time.sleep(0.02)
+            time.sleep(0.3)  # the process that has made it hands it over
+            guest.initctl(str(level))
+            deadline = time.monotonic() + 5
+            while f"runlevel {level}, asked for by initctl" not in guest.console():
+                assert time.monotonic() < deadline, guest.console()
+                time.sleep(0.02)
+        assert os.readlink(guest.path("/dev/initctl")) == "/run/initctl"
+        guest.initctl("0")
+        result = outcome(guest.container)
+    assert result.status == 130, result
+    assert str(result).count("was replaced; made it again") == 3 and "cannot" not in str(result), result

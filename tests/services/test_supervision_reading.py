@@ -68,7 +68,7 @@ def test_one_that_only_mentions_services_is_as_without(mode: dict[str, str], map
     script = (
         "cat /proc/self/oom_score_adj /proc/self/timerslack_ns; ls /proc/self/fd | wc -l;"
         ' all=$(cat /proc/[0-9]*/comm); echo "$all" | sort;'
-        " grep -E '^(Sig|Cap|NoNew|Umask)' /proc/self/status; ulimit -a"
+        " grep -E '^(Sig[BCI]|ShdPnd|Cap|NoNew|Umask)' /proc/self/status; ulimit -a"
     )
     config = {"root": "/mnt/root", "exec": {"command": ["/bin/sh", "-c", script], **mode}}
     text = json.dumps({**config, "id_map": ID_MAP} if mapped else config)
