@@ -309,6 +309,7 @@ def test_the_logger_lends_nothing_of_the_outside_to_the_guest() -> None:
     isolated(body, before=without_capabilities)
 
 
+@pytest.mark.row(56)
 def test_a_file_of_somebody_elses_is_put_aside() -> None:
     async def body(rig: LogRig) -> None:
         plant(f"{directory('web')}/{CURRENT}", b"theirs\n")

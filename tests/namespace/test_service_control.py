@@ -248,6 +248,7 @@ def test_wait_ends_when_its_time_is_over(rig: ServicesRig) -> None:
     assert _call(rig, "Wait", names=["db"], state="stopped", timeout=0) == {"services": [_result("db", "dead")]}
 
 
+@pytest.mark.row(57)
 def test_many_wait_for_the_same_and_all_are_told(rig: ServicesRig) -> None:
     peers = [_raw(rig) for _ in range(48)]  # as many as may
     for peer in peers:
@@ -267,6 +268,7 @@ def test_many_wait_for_the_same_and_all_are_told(rig: ServicesRig) -> None:
         each.close()
 
 
+@pytest.mark.row(57)
 def test_who_goes_away_ends_its_waiting_and_not_the_work(rig: ServicesRig) -> None:
     before = rig.descriptors()
     with _raw(rig) as peer:
@@ -298,6 +300,7 @@ def test_who_only_stops_sending_gets_its_reply_and_the_next(rig: ServicesRig) ->
     ]
 
 
+@pytest.mark.row(57)
 def test_who_stopped_sending_and_went_makes_room(rig: ServicesRig) -> None:
     for count in range(1, 49):
         with _raw(rig) as peer:
@@ -328,6 +331,7 @@ def test_calls_behind_one_that_waits_are_answered_after_it(rig: ServicesRig) -> 
     assert [next(iter(json.loads(each)["parameters"])) for each in data.split(b"\0")[:4]] == ["done", *["plan"] * 3]
 
 
+@pytest.mark.row(57)
 def test_who_calls_without_end_while_it_waits_is_hung_up_on(rig: ServicesRig) -> None:
     with _raw(rig) as peer:
         peer.sendall(START_SLOW)

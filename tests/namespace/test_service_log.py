@@ -194,6 +194,7 @@ def test_the_index_of_one_who_writes_byte_by_byte_is_bounded() -> None:
     isolated(body)
 
 
+@pytest.mark.row(38)
 def test_a_logger_that_is_killed_loses_nothing_that_was_in_pipes() -> None:
     generator = random.Random(7)
     data = numbered(60_000, generator)
@@ -222,6 +223,7 @@ def test_a_logger_that_is_killed_loses_nothing_that_was_in_pipes() -> None:
     isolated(body)
 
 
+@pytest.mark.row(38)
 def test_what_a_service_said_last_is_taken_by_the_next_logger() -> None:
     async def body(rig: LogRig) -> None:
         fd = rig.open("web")

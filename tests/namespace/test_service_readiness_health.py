@@ -155,6 +155,7 @@ def test_no_route_is_a_failure() -> None:
     as_pid1(body)
 
 
+@pytest.mark.row(55)
 @pytest.mark.parametrize(
     ("rules", "detail"),
     [
@@ -176,6 +177,7 @@ def test_names_are_never_looked_up(rules: dict[str, Any], detail: str, monkeypat
     as_pid1(body)
 
 
+@pytest.mark.row(55)
 def test_a_full_queue_of_connections_ends_with_the_timeout() -> None:
     async def body() -> None:
         listener = listening(backlog=0)
@@ -232,6 +234,7 @@ BAD = {
 }
 
 
+@pytest.mark.row(55)
 @pytest.mark.parametrize("loop", BOTH_LOOPS)
 @pytest.mark.parametrize("what", BAD)
 def test_a_server_that_is_no_good_is_a_result_in_time(what: str, loop: str) -> None:
@@ -261,6 +264,7 @@ def _healthy_and_then_nothing(peer: socket.socket) -> None:
     time.sleep(100)
 
 
+@pytest.mark.row(55)
 @pytest.mark.parametrize(
     ("answer", "patience"), [(_healthy_without_end, 100.0), (_healthy_and_then_nothing, health_http._PATIENCE)]
 )

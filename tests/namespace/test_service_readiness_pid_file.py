@@ -85,12 +85,14 @@ def test_what_is_no_number_is_said(root: Root, content: bytes, why: str) -> None
     assert root.asked == []
 
 
+@pytest.mark.row(53)
 def test_a_process_that_is_not_the_services_is_refused(root: Root) -> None:
     root.write(b"43\n")
     assert root.why_not() == "process 43, which /run/x.pid names, is not one of the service's"
     assert root.asked == [43]
 
 
+@pytest.mark.row(53)
 def test_only_root_and_the_services_user_may_say_so(root: Root) -> None:
     file = root.write(b"42\n")
     os.chown(file, 1000, 0)
@@ -102,6 +104,7 @@ def test_only_root_and_the_services_user_may_say_so(root: Root) -> None:
     assert root.read(uid=1000) == 42
 
 
+@pytest.mark.row(53)
 def test_links_stay_in_the_root(root: Root) -> None:
     root.write(b"42\n")
     (root.path / "var").mkdir()
@@ -117,6 +120,7 @@ def test_links_stay_in_the_root(root: Root) -> None:
     assert root.why_not("/run/magic") == "there is no /run/magic"
 
 
+@pytest.mark.row(53)
 def test_magic_links_are_not_followed() -> None:
     async def body() -> None:
         root = os.open("/", os.O_PATH | os.O_DIRECTORY)
@@ -148,6 +152,7 @@ IN_THE_WAY: dict[str, tuple[Callable[[Path], object], str]] = {
 }
 
 
+@pytest.mark.row(53)
 @pytest.mark.parametrize("what", IN_THE_WAY)
 def test_what_is_no_file_is_said_and_waits_for_nobody(root: Root, what: str) -> None:
     make, why = IN_THE_WAY[what]
@@ -155,6 +160,7 @@ def test_what_is_no_file_is_said_and_waits_for_nobody(root: Root, what: str) -> 
     assert root.why_not().startswith(why)
 
 
+@pytest.mark.row(53)
 def test_a_lease_holds_nobody_up(root: Root) -> None:
     """Who holds a write lease is asked to give it back, and an open that waits would wait for that (fcntl(2))."""
     file = root.write(b"42\n")

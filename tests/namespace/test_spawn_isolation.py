@@ -292,6 +292,7 @@ def test_mounts_of_the_guest_arrive_and_its_own_stay_inside() -> None:
     on_ground(inside, mapped=False)
 
 
+@pytest.mark.row(7)
 @BOTH
 def test_descriptors_have_the_numbers_asked_for_and_there_are_no_others(mapped: bool) -> None:
     script = "for fd in /proc/self/fd/*; do echo ${fd##*/} $(readlink $fd); done"

@@ -103,6 +103,7 @@ def test_births_execs_and_ends_come_by_themselves() -> None:
     on_loop(work)
 
 
+@pytest.mark.row(51)
 @LAUNCHING
 def test_a_held_exec_holds_up_neither_pid_1_nor_the_spawner_nor_another_start(launching: bool) -> None:
     """A process of the guest has a lease on the program (fcntl(2), F_SETLEASE): the exec waits for its answer."""
@@ -132,6 +133,7 @@ def test_a_held_exec_holds_up_neither_pid_1_nor_the_spawner_nor_another_start(la
     on_loop(work, launching=launching)
 
 
+@pytest.mark.row(51)
 @LAUNCHING
 def test_a_held_child_does_not_hide_the_spawners_end(launching: bool) -> None:
     async def work(ground: Ground, looping: Looping) -> None:
@@ -149,6 +151,7 @@ def test_a_held_child_does_not_hide_the_spawners_end(launching: bool) -> None:
     on_loop(work, launching=launching)
 
 
+@pytest.mark.row(38)
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
 def test_what_was_asked_of_a_spawner_that_is_lost_is_done_by_pid_1(how: int, capfd: Any) -> None:
     """Also where a process of the guest only stops it: after a while without a fork it is held for lost."""
@@ -221,6 +224,7 @@ def few_slots() -> None:
     module.RESERVE = 20
 
 
+@pytest.mark.row(51)
 def test_execs_that_are_held_up_leave_room_for_other_starts() -> None:
     async def work(ground: Ground, looping: Looping) -> None:
         shutil.copy("/bin/sleep", "/tmp/held")

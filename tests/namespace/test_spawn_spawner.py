@@ -97,6 +97,9 @@ def parts(ended: Any) -> set[str]:
     return found | {f"mount {line.split()[3:]}" for line in mounts.splitlines()}
 
 
+@pytest.mark.row(5)
+@pytest.mark.row(7)
+@pytest.mark.row(37)
 @BOTH
 def test_it_keeps_nothing_of_the_outside(mapped: bool) -> None:
     def look(fds: list[int]) -> int:
@@ -219,6 +222,7 @@ def test_a_start_needs_nothing_of_the_caller_after_it_was_asked_for() -> None:
     on_ground(inside, mapped=False)
 
 
+@pytest.mark.row(33)
 @LAUNCHING
 def test_no_child_is_reaped_before_it_is_known(launching: bool) -> None:
     def inside(ground: Ground) -> None:
@@ -306,6 +310,7 @@ def test_a_spawner_that_is_gone_before_it_enters_is_an_error() -> None:
     on_ground(inside, mapped=False, enter=False)
 
 
+@pytest.mark.row(34)
 def test_no_room_for_another_process_is_a_failure_of_that_start() -> None:
     def inside(ground: Ground) -> None:
         resource.prlimit(ground.spawner.pid, resource.RLIMIT_NPROC, (1, 1))

@@ -39,6 +39,7 @@ def test_they_start_in_order_and_stop_in_reverse() -> None:
     assert down.index("app") < down.index("cache") < down.index("db"), result
 
 
+@pytest.mark.row(54)
 def test_a_cycle_is_told_by_its_names_and_others_start() -> None:
     services = {"a": sh(STAY, requires="b"), "b": sh(STAY, start_after="c"), "c": sh(STAY, wants="a"), "d": sh(STAY)}
     with Bare(services) as guest:

@@ -185,6 +185,7 @@ def _stopped_in_reverse(ended: Outcome) -> None:
         assert down[later] < down[earlier], ended
 
 
+@pytest.mark.row(54)
 @pytest.mark.parametrize("name", ["shop", "cron"])
 def test_a_file_that_is_wrong_makes_that_service_fail_alone(name: str, tmp_path: Path) -> None:
     files = {**FILES_OF_GUEST, f"etc/lcinit/services/{name}.yml": (0o644, "command: [unfinished\n")}

@@ -500,7 +500,7 @@ def test_of_many_broken_files_each_has_its_first_problem_told():
     assert found.broken[-1].text.split("\n")[1] == f"{DIRECTORY}/s059.yml: and 1 more problem"
 
 
-@pytest.mark.row(44)
+@pytest.mark.row(54)
 def test_files_that_are_made_to_take_long_do_not():
     worst = {
         "keys": "\n".join(f"restrat_dela{number}: 1" for number in range(2500)),

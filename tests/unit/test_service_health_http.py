@@ -98,6 +98,7 @@ def test_bare_newlines_and_old_versions_pass(size: int | None) -> None:
     assert result(b"HTTP/1.0 200 OK\nServer: x\n\n", size) == (True, "HTTP status 200 OK")
 
 
+@pytest.mark.row(55)
 @pytest.mark.parametrize(
     "line",
     [
@@ -118,6 +119,7 @@ def test_a_reason_is_printable_and_short() -> None:
     assert found is not None and found[0] and found[1].isprintable() and len(found[1]) < 100
 
 
+@pytest.mark.row(55)
 @pytest.mark.parametrize("size", [None, 1000, 4096])
 def test_a_head_without_end_is_given_up(size: int | None) -> None:
     assert result(b"HTTP/1.1 200 OK\r\nX: " + b"x" * LARGEST_HEAD, size) == (
@@ -133,6 +135,7 @@ def test_a_head_without_end_is_given_up(size: int | None) -> None:
     assert result(HEAD % b"200 OK" + body, size) == (True, "HTTP status 200 OK")
 
 
+@pytest.mark.row(55)
 def test_it_keeps_no_more_than_a_head() -> None:
     head = ResponseHead()
     for _ in range(100):
@@ -140,6 +143,7 @@ def test_it_keeps_no_more_than_a_head() -> None:
     assert len(head._data) == LARGEST_HEAD
 
 
+@pytest.mark.row(55)
 def test_an_end_before_the_head_is_whole_is_a_failure() -> None:
     for begun in (b"", b"HTTP/1.1 200 OK\r\n", HEAD % b"100 Continue"):
         head = ResponseHead()

@@ -229,6 +229,7 @@ PLANTED: dict[str, Callable[[Path, Path], object]] = {
 }
 
 
+@pytest.mark.row(56)
 @pytest.mark.row(24)
 @pytest.mark.parametrize("name", ["current", "current.times"])
 @pytest.mark.parametrize("what", PLANTED)
@@ -247,6 +248,7 @@ def test_what_was_planted_is_put_aside_and_never_written(
     assert (place / f"{name}.odd").exists() or (place / f"{name}.odd").is_symlink()
 
 
+@pytest.mark.row(56)
 @pytest.mark.parametrize("part", ["lcinit", "lcinit/web"])
 def test_a_link_in_a_directorys_place_is_not_followed(
     part: str, place: Path, tmp_path: Path, opened: Callable[..., LogFile]
@@ -262,6 +264,7 @@ def test_a_link_in_a_directorys_place_is_not_followed(
     assert [path.name for path in elsewhere.rglob("*")] == ["web"]
 
 
+@pytest.mark.row(56)
 def test_a_directory_of_somebody_elses_is_refused(
     place: Path, opened: Callable[..., LogFile], monkeypatch: pytest.MonkeyPatch
 ) -> None:

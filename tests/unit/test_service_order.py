@@ -40,6 +40,7 @@ def test_those_that_require_it_go_down_with_it() -> None:
     assert made.dependent(("db",)) == {"db", "app", "web"}
 
 
+@pytest.mark.row(54)
 @pytest.mark.parametrize(
     ("services", "expected"),
     [
