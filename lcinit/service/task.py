@@ -203,7 +203,7 @@ class Task:
         self.happen(Event(kind="go"))
 
     def program(self) -> Program:
-        """What its main process is: made once a start."""
+        """What its main process is: made once a start, and once more after a SIGKILL."""
         if self._program is None:
             self._program = self._make_program()
         return self._program
@@ -341,6 +341,7 @@ class Task:
         if self.service.kill_mode == "process" and not self._around.stopping:
             return
         self._around.members.kill_all(self.name, self.last_leader)
+        self._program = None  # stop_post is to have another cgroup: who is put into this one may be killed, too
         if self.main is None:
             self.last_leader = 0  # the number may be another's soon
 
