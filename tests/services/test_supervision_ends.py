@@ -228,8 +228,8 @@ def test_no_cgroup_of_a_service_is_left_behind_whoever_had_to_be_killed(limits: 
 @pytest.mark.parametrize("limits", [{}, {"cgroup": {"pids_max": 50}}], ids=["plain", "limited"])
 def test_stop_post_runs_also_where_all_else_had_to_be_killed(limits: dict[str, object]) -> None:
     deaf = "trap '' TERM; sleep 1000 & echo >&3; while :; do sleep 0.05; done"
-    post = [["sh", "-c", "sleep 0.05; cat /proc/self/cgroup; echo $LCINIT_SERVICE $SERVICE_RESULT >>/tmp/posts"]]
-    services = {f"s{n}": sh(deaf, type="notify-fd", stop_timeout="100ms", stop_post=post, **limits) for n in range(10)}
+    post = [["sh", "-c", "cat /proc/self/cgroup; echo $LCINIT_SERVICE $SERVICE_RESULT >>/tmp/posts"]]
+    services = {f"s{n}": sh(deaf, type="notify-fd", stop_timeout="1s", stop_post=post, **limits) for n in range(10)}
     with Bare(services) as guest:
         for name in services:
             guest.up(name)
