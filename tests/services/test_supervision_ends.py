@@ -223,3 +223,25 @@ def test_no_cgroup_of_a_service_is_left_behind_whoever_had_to_be_killed(limits: 
         guest.lcinit("poweroff")
         outcome(guest.container, 15)
         assert [path for path, _, _ in os.walk(top) if ".service" in path] == []
+
+
+@pytest.mark.parametrize("limits", [{}, {"cgroup": {"pids_max": 50}}], ids=["plain", "limited"])
+def test_stop_post_runs_also_where_all_else_had_to_be_killed(limits: dict[str, object]) -> None:
+    deaf = "trap '' TERM; sleep 1000 & echo >&3; while :; do sleep 0.05; done"
+    post = [["sh", "-c", "cat /proc/self/cgroup; echo $LCINIT_SERVICE $SERVICE_RESULT >>/tmp/posts"]]
+    services = {f"s{n}": sh(deaf, type="notify-fd", stop_timeout="1s", stop_post=post, **limits) for n in range(10)}
+    with Bare(services) as guest:
+        for name in services:
+            guest.up(name)
+        guest.call("Stop", names=list(services))
+        assert sorted(guest.read("/tmp/posts").splitlines()) == [f"{name} timeout" for name in services]
+        guest.call("Start", names=list(services))
+        guest.call("Kill", name="s0", signal="SIGKILL", whom="all")
+        guest.awaited("s0", lambda state: state["restarts"] == 1 and state["sub"] == "running", "up again")
+        assert "s0 signal" in guest.read("/tmp/posts").splitlines()
+        guest.call("Restart", names=list(services))
+        assert all(state["sub"] == "running" for state in guest.services().values()), guest.console()
+        top = guest.container.cgroup
+        guest.lcinit("poweroff")
+        outcome(guest.container, 15)
+        assert [path for path, _, _ in os.walk(top) if ".service" in path] == []
