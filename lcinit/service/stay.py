@@ -43,8 +43,8 @@ def prepare() -> None:
 def stay(world: World, rules: Supervision, reading: Reading, spawner: Spawner) -> tuple[Action, Reader]:
     """Run the plan's steps, then the services: how lcinit is to end, and who can end the container from outside."""
     kinds = {type(step) for step in world.plan.steps}
-    # a PID 1 that loses rights has somebody who keeps them; and an initramfs cannot be copied
-    reader = Reader(reading.channel, stays=bool(kinds & {s.WriteIdMap, s.DropCapabilities, s.CoverInitramfs}))
+    # with an id map only who stays outside of it may reboot; and an initramfs cannot be copied
+    reader = Reader(reading.channel, stays=bool(kinds & {s.WriteIdMap, s.CoverInitramfs}))
     reader.keep_root(changes=s.ChangeRoot in kinds)
     # where no step can have changed what is to be read, it is read while PID 1 imports the rest
     answer = reader.ask(_root()) if kinds <= {s.TakeCgroup, s.KeepServices} else None

@@ -116,7 +116,7 @@ def test_who_parses_the_files_of_the_guest_is_nobody(where: str, tmp_path: Path)
             time.sleep(0.01)
         assert_nobody(looks)
         guest.up("own")
-        stays = resident(guest, 0 if where == "null" else 1)  # who gives rights up keeps somebody who has them
+        stays = resident(guest, 1 if where == "mapped" else 0)
         looks = []
         command = [sys.executable, "-m", "lcinit", "daemon-reload", "--socket", guest.socket]
         with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as reload:
