@@ -6,6 +6,8 @@ BOOT_ROOT ?= build/boot-root
 
 # What failed while several files ran at once is run again with the machine to itself: what needs quiet passes then, and
 # what is wrong fails again. Nothing is run, and that is a failure, if it was the machine that was found changed.
+# Tests wait as much as they work, so there is one of them more than there are processors.
+TOGETHER := $(BIN)/python -m pytest --numprocesses $(shell expr $$(nproc) + 1) --maxprocesses 4 --dist loadfile
 ALONE := $(BIN)/python -m pytest --last-failed --last-failed-no-failures none $(PYTEST_ARGS)
 
 .PHONY: demo test check format bench boot-root clean
@@ -15,7 +17,7 @@ demo: $(VENV)/run
 
 test: $(VENV)/dev
 	tests/lab/install
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile $(PYTEST_ARGS) || $(ALONE)
+	$(TOGETHER) $(PYTEST_ARGS) || $(ALONE)
 
 check: $(VENV)/dev
 	$(BIN)/ruff format --check .
