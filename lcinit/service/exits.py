@@ -32,8 +32,10 @@ class Exit(Record):
     core: bool = False
     prevent: bool = False
 
-    def words(self) -> str:
-        """For people: `exit code 3`, `signal SIGSEGV, core dumped`."""
+    def words(self, *, early: bool = False) -> str:
+        """For people: `exit code 3`, `signal SIGSEGV, core dumped`. `early`: before it had said that it was ready."""
+        if early and self.result == "success":
+            return f"{self.words()} before it said that it was ready"
         if self.code == UNKNOWN:
             return "an end that its own parent alone was told"
         if self.signal is None:

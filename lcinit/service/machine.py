@@ -62,7 +62,8 @@ def _stop(state: State, event: Event, rules: Rules) -> Outcome:
         return state.replace(wanted=False), ()
     asked = state.replace(wanted=False, again=False, result=_first(state, event.result))
     if state.sub in ("waiting", "auto-restart"):
-        return _down(asked, asked=event.result == "success")
+        # how it ended before is no result of this (systemd, too, has it inactive then, and not failed)
+        return _down(asked.replace(result=event.result), asked=event.result == "success")
     if event.at_once and state.sub not in ("stop-post", "stop-sigkill"):
         if not asked.main:
             return _cleaned(asked, rules)
@@ -101,7 +102,10 @@ def _settled(state: State, event: Event, _rules: Rules) -> Outcome:
 def _waiting(state: State, event: Event, rules: Rules) -> Outcome:
     if event.kind == "go":
         if rules.start_pre:
-            return state.replace(sub="start-pre"), (_START_TIME, Action(kind="commands", name="start-pre"))
+            return state.replace(sub="start-pre", result="success"), (
+                _START_TIME,
+                Action(kind="commands", name="start-pre"),
+            )
         return state.replace(sub="start", main=True, result="success"), (_START_TIME, _SPAWN)
     if event.kind == "blocked":
         return _down(state.replace(result="dependency"), asked=False)

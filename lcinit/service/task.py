@@ -276,7 +276,7 @@ class Task:
         self.main = None
         self.exit = ended
         if not self.why:
-            self.why = ended.words()
+            self.why = ended.words(early=self.state.sub == "start" and self.service.type.startswith("notify"))
         self.happen(Event(kind="exited", result=ended.result, prevent=ended.prevent))
 
     def adopt(self, pid: int) -> None:

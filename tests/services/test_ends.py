@@ -152,7 +152,7 @@ def test_too_many_starts_are_a_failure_that_says_why() -> None:
             "timeout",
             "its start took longer than start_timeout (0.3 s)",
         ),
-        ({"type": "notify-fd", "command": "true"}, "protocol", ""),
+        ({"type": "notify-fd", "command": "true"}, "protocol", "exit code 0 before it said that it was ready"),
         ({"requires": "ghost"}, "dependency", "it requires ghost, and there is no such service"),
     ],
 )

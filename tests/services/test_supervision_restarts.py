@@ -11,6 +11,7 @@ import pytest
 from tests.hostile.attempt import outcome
 from tests.services.bare import Bare, sh
 from tests.services.looking import none_left, running
+from tests.services.rig import wait_until
 
 STAY = "exec sleep 1000"
 NO_DELAY = {"restart_delay": 0, "start_limit_burst": 3}
@@ -204,3 +205,15 @@ def test_a_oneshot_that_takes_too_long_is_ended() -> None:
     with Bare({"a": sh("sleep 1000", type="oneshot", start_timeout=0.3, restart="no")}) as guest:
         state = guest.awaited("a", lambda state: state["sub"] == "failed", "failed")
     assert state["result"] == "timeout" and "start_timeout (0.3 s)" in state["reason"], state
+
+
+def test_one_that_is_stopped_while_it_waits_to_come_again_is_down_and_has_not_failed() -> None:
+    services = {name: sh("exit 3", restart="always", restart_delay=60) for name in ("asked", "at-the-end")}
+    with Bare(services) as guest:
+        wait_until(lambda: guest.console().count("it is started again in") == 2, "both waiting", guest)
+        guest.asked("Stop", "asked")
+        state = guest.service("asked")
+        assert (state["sub"], state["result"], state["status"]) == ("dead", "success", 3), state
+        guest.lcinit("poweroff")
+        outcome(guest.container)
+        assert "has failed" not in guest.console()

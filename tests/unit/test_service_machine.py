@@ -144,6 +144,17 @@ def test_who_does_not_stop_in_time_is_killed_and_has_failed() -> None:
     assert done[-6:] == ["kill", "stop", "abort", "kill", "no-deadline", "down"]
 
 
+@pytest.mark.parametrize("rules", [Rules(restart="always"), Rules(restart="always", start_pre=True)])
+def test_how_it_ended_before_is_no_result_of_a_stop(rules: Rules) -> None:
+    waits, _ = walk(rules, "start", "go", *(["done"] if rules.start_pre else []), "started", exited("signal"))
+    assert (waits.sub, waits.result) == ("auto-restart", "signal")
+    for events in (("stop",), ("due", "stop"), *([("due", "go", "stop")] if rules.start_pre else [])):
+        state, done = walk(rules, *events, state=waits)
+        assert (state.sub, state.result, done[-1]) == ("dead", "success", "down"), events
+    lost, _ = walk(rules, Event(kind="stop", result="dependency"), state=waits)
+    assert (lost.sub, lost.result) == ("failed", "dependency")
+
+
 def test_who_hangs_in_the_kernel_is_given_up() -> None:
     state, done = walk(Rules(), "start", "go", "started", "stop", "deadline", "deadline")
     assert state.sub == "failed" and done[-1] == "down"
