@@ -99,8 +99,9 @@ class Services:
         """
         known = {service.name: service for service in services}
         self.graph = Graph(known, first, last, gone)
+        told = set(self._circles.values())
         self._circles = {name: circle for circle in cycles(self.graph) for name in circle}
-        for circle in dict.fromkeys(self._circles.values()):
+        for circle in dict.fromkeys(circle for circle in self._circles.values() if circle not in told):
             log.error(f"these services start after one another in a circle: {' -> '.join((*circle, circle[0]))}")
         for name in [name for name in self.tasks if name not in known]:
             self.tasks.pop(name).close()

@@ -51,6 +51,9 @@ def _ask(path: str) -> dict[str, Any]:
     with Client(path) as client:
         status = client.call("Status")["status"]
     peer = _server_of(path)
+    if "services" in status:
+        hint = f"you are in its root, or enter it by `nsenter -t {peer} -a`" if peer else "run the command in its root"
+        raise SystemFailure("there is no guest to enter: lcinit supervises services in its own root", hint=hint)
     if status["pid"] != peer:
         hint = f"use `lcinit inject {peer}`" if peer else "run it in the container"
         raise SystemFailure(f"the lcinit behind {path} counts processes in another PID namespace", hint=hint)

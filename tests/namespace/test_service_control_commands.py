@@ -118,6 +118,12 @@ def test_work_that_succeeds_is_silent(rig: ServicesRig) -> None:
     assert json.loads(output) == [{"name": "db", "ok": True, "state": "active", "sub": "running", "reason": ""}]
 
 
+def test_there_is_no_guest_to_attach_to(rig: ServicesRig) -> None:
+    code, _, errors = _run("attach", path=rig.path)
+    assert code == 71
+    assert "there is no guest to enter: lcinit supervises services in its own root; you are in its root" in errors
+
+
 @pytest.mark.parametrize("word", ["start", "restart"])
 def test_work_that_fails_is_a_line_for_each_service_with_its_reason(rig: ServicesRig, word: str) -> None:
     failed = f"lcinit {word}: broken has failed: exit code 3\n"
