@@ -12,7 +12,7 @@ import os
 import select
 
 from lcinit.config.load import DEFAULT_PATH, read_file
-from lcinit.errors import EX_CONFIG, ConfigError, LcinitError
+from lcinit.errors import EX_CONFIG, ConfigError, LcinitError, SystemFailure
 from lcinit.record import Record
 
 TYPE_CHECKING = False
@@ -38,10 +38,14 @@ class Reading:
     """
 
     def __init__(self, path: str | None, go_on: GoOn | None = None) -> None:
+        """Forks. Raises SystemFailure."""
         self.path = path
-        self.channel, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        reader, writer = os.pipe2(os.O_CLOEXEC)
-        self.pid = os.fork()
+        try:
+            self.channel, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            reader, writer = os.pipe2(os.O_CLOEXEC)
+            self.pid = os.fork()
+        except OSError as error:
+            raise SystemFailure.from_os_error("have the configuration read", error) from error
         if self.pid == 0:
             os.close(reader)
             self.channel.close()

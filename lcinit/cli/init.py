@@ -6,7 +6,7 @@ import gc
 import os
 import sys
 
-from lcinit import __version__
+from lcinit import __version__, log
 from lcinit.cli.privileges import refuse_setuid
 from lcinit.errors import SystemFailure, UsageError
 
@@ -109,7 +109,11 @@ def run(args: list[str], program: str) -> int:
 
     if config is not None and not os.path.isabs(config):
         config = os.path.join(os.getcwd(), config)  # who reads it again may be elsewhere
-    reading = Reading(config, _read_services)
+    try:
+        reading = Reading(config, _read_services)
+    except SystemFailure as error:
+        log.error(str(error))
+        return error.exit_code
     early = _begin_early(reading.path) if reading.mentions_services() else None
     from lcinit.boot import boot
     from lcinit.cli.main import main

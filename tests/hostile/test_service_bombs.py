@@ -19,7 +19,7 @@ from tests.services.test_supervision_alone import Alone
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: it starts containers")
 
 STAY = "exec sleep 1000"
-ROOM = 300  # processes of the bomb's user: the machine's protection, against which the bomb goes on
+ROOM = 150  # processes of the bomb's user: the machine's protection, against which the bomb goes on
 # Whoever is asked to end does not. With setpgid each process has a group of its own, with setsid a session: then no way
 # leads to it from the service once its parent has ended.
 BOMB = """
@@ -30,11 +30,11 @@ while True:
         if os.fork() == 0:
             {leaves}
     except OSError:
-        time.sleep(0.02)
+        time.sleep(0.1)
 """
 
 
-def answers(guest: Bare, within: float = 2.0) -> None:
+def answers(guest: Bare, within: float = 10.0) -> None:
     """PID 1 is not held up."""
     began = time.monotonic()
     guest.services()
@@ -48,7 +48,7 @@ def bomb(*, leaves: str = "pass", **keys: Any) -> dict[str, Any]:
     return {"command": words, "stop_timeout": 0.5, **own, **keys}
 
 
-def goes_off(guest: Bare, least: int = 100) -> None:
+def goes_off(guest: Bare, least: int = 50) -> None:
     guest.call("Start", names=["bomb"])
     wait_until(lambda: len(running(guest, "SIG_IGN")) > least, "a bomb", guest)
     time.sleep(0.5)
@@ -80,9 +80,9 @@ def test_a_fork_bomb_without_cgroups_is_stopped_and_killed(leaves: str, how: str
             guest.call("Stop", names=["bomb"])
         else:
             guest.call("Kill", name="bomb", signal="SIGKILL", whom="all")
-        none_left(guest, "SIG_IGN", 3)
-        assert time.monotonic() - began < 4
-        answers(guest, 0.5)
+        none_left(guest, "SIG_IGN", 10)
+        assert time.monotonic() - began < 15
+        answers(guest)
         assert guest.service("bomb")["sub"] == "failed"
         assert guest.service("other")["sub"] == "running"
 
@@ -103,8 +103,8 @@ def test_a_fork_bomb_that_leaves_its_service_ends_with_the_container(loop: str) 
         killed_and_again(guest, "other")
         began = time.monotonic()
         os.kill(guest.pid1, signal.SIGTERM)
-        result = outcome(guest.container, 10)
-        assert time.monotonic() - began < 5
+        result = outcome(guest.container, 30)
+        assert time.monotonic() - began < 20
     assert "unexpected" not in str(result), result
 
 
@@ -121,7 +121,7 @@ def test_a_fork_bomb_without_cgroups_that_has_taken_every_process_is_stopped_and
             answers(guest)
             assert guest.service("other")["sub"] != "running"
             guest.call("Stop", names=["bomb"])
-            none_left(guest, "SIG_IGN", 3)
-            state = guest.awaited("other", lambda state: state["sub"] == "running", "up again", 10)
+            none_left(guest, "SIG_IGN", 10)
+            state = guest.awaited("other", lambda state: state["sub"] == "running", "up again", 20)
             assert state["pid"] != first and state["restarts"] >= 1
-            answers(guest, 0.5)
+            answers(guest)

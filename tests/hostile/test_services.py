@@ -198,7 +198,9 @@ def test_a_fork_bomb_is_stopped_as_a_service_and_at_the_deadline() -> None:
 
 @pytest.mark.row(34)
 def test_where_no_process_can_be_started_services_are_stopped_and_come_again_later() -> None:
-    with Hostile({"bomb": attacks(BOMB, stop_timeout=0.3), "again": sh(STAY, restart="always")}) as guest:
+    # more than the container may have, and less than would hurt the machine if the bomb got away
+    bomb = attacks(BOMB, limits={"nproc": 150}, stop_timeout=0.3)
+    with Hostile({"bomb": bomb, "again": sh(STAY, restart="always")}) as guest:
         first = guest.up("again")["pid"]
         guest.container.expect("bomb: lit")
         with limited(guest.container, "pids") as directory:
