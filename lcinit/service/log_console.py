@@ -21,6 +21,7 @@ ROOM = 256 * 1024  # bytes that wait for a reader
 STUCK = 1.0  # seconds without a byte taken, after which services do not wait any more, and lines are dropped
 _PIECE = 4096  # PIPE_BUF: a pipe takes that many whole, so nobody else's line gets between
 _GONE = (errno.EPIPE, errno.EIO, errno.ECONNRESET, errno.ENOTCONN, errno.ENXIO, errno.EBADF)
+_OWN = os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _ROUNDS = 64  # pieces in a row before the services are seen to
 
 
@@ -30,13 +31,16 @@ def notice(text: str) -> bytes:
 
 
 class Console:
-    """A terminal, a pipe, a socket or a file behind a descriptor that others use too; -1: there is none."""
+    """A terminal, a pipe, a socket or a file behind a descriptor that others use too; -1: there is none. `procfs` is a
+    handle of one.
+    """
 
-    def __init__(self, fd: int, epoll: select.epoll) -> None:
+    def __init__(self, fd: int, epoll: select.epoll, procfs: int) -> None:
         self.dropped = 0  # lines, in all
         self._epoll = epoll
         self._waiting = bytearray()
         self._untold: dict[str, int] = {}  # service → lines dropped
+        self._procfs = procfs
         self._fd = -1
         self._patient = self._watched = self._blocked = self._dropping = False
         self._stuck_at: float | None = None
@@ -64,7 +68,7 @@ class Console:
         """O_NONBLOCK belongs to the open file, which others have too: this one gets an open file of its own."""
         shared = self._fd
         try:
-            own = os.open(f"/proc/self/fd/{shared}", os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+            own = os.open(f"self/fd/{shared}", _OWN, dir_fd=self._procfs)
         except OSError:
             self._patient = True
             return

@@ -42,18 +42,19 @@ _STDOUT = 1
 
 
 def run(descriptors: list[int]) -> int:
-    """Be the logger, until PID 1 closes its end of the socket that is the only descriptor; the exit code.
+    """Be the logger, until PID 1 closes its end of the socket that is the first descriptor; the exit code. The other is
+    a procfs that nobody can mount over.
 
     Signals are blocked, as in PID 1.
     """
-    (channel,) = descriptors
+    channel, procfs = descriptors
     process.set_name("lcinit-logger")
     process.set_dumpable(False)  # the console is not the guest's to have
-    process.close_all_but((channel,))
+    process.close_all_but((channel, procfs))
     _raise_descriptors()
     gc.freeze()
     gc.disable()
-    Writer(channel).serve()
+    Writer(channel, procfs).serve()
     return 0
 
 
@@ -69,11 +70,11 @@ def _raise_descriptors() -> None:
 class Writer:
     """All pipes, and the loop that waits for them."""
 
-    def __init__(self, channel: int) -> None:
+    def __init__(self, channel: int, procfs: int) -> None:
         self._channel = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, channel)
         self._epoll = select.epoll()
         self._epoll.register(channel, select.EPOLLIN)
-        self._console = Console(_STDOUT, self._epoll)
+        self._console = Console(_STDOUT, self._epoll, procfs)
         self._glance = Glance()
         self._outputs: dict[int, Output] = {}  # by the number that PID 1 gave
         self._by_fd: dict[int, Output] = {}  # those that epoll watches

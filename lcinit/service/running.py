@@ -101,7 +101,7 @@ class Running:
 
     def _start_logger(self, channel: int) -> int:
         """Start a logger process; its PID comes later, and its end is told to the logger's handle."""
-        self._launcher.launch_function("logger", (channel,), self)
+        self._launcher.launch_function("logger", (channel, self._table.procfs), self)
         return 0
 
     # what the launcher tells of the logger process

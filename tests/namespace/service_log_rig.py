@@ -40,7 +40,7 @@ class LogRig:
                 os.dup2(self.writer, 1)
                 guard.close()  # as in a guest's root: whatever was imported too late shows
                 self.before()
-                status = log_writer.run([channel])
+                status = log_writer.run([channel, os.open("/proc", os.O_PATH)])
             except BaseException as error:
                 guard.show_exception(type(error), error, error.__traceback__)
             finally:

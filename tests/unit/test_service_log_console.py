@@ -21,7 +21,7 @@ def read_all(fd: int) -> bytes:
 def test_what_is_missing_is_told_where_it_is_missing() -> None:
     reader, writer = os.pipe()
     os.set_blocking(reader, False)
-    console = Console(writer, select.epoll())
+    console = Console(writer, select.epoll(), os.open("/proc", os.O_PATH))
     line = b"web: " + b"x" * 94 + b"\n"
     given = 0
     while console.has_room(len(line)):
@@ -51,7 +51,7 @@ def test_what_is_missing_is_told_where_it_is_missing() -> None:
 def test_a_line_of_any_length_is_shown_where_nothing_waits() -> None:
     reader, writer = os.pipe()
     os.set_blocking(reader, False)
-    console = Console(writer, select.epoll())
+    console = Console(writer, select.epoll(), os.open("/proc", os.O_PATH))
     line = b"x" * (2 * ROOM) + b"\n"
     console.put(line, "web")
     console.put(b"y\n", "web")
@@ -67,7 +67,7 @@ def test_another_console_is_used_from_then_on() -> None:
     first, second = os.pipe(), os.pipe()
     for reader, _ in (first, second):
         os.set_blocking(reader, False)
-    console = Console(first[1], select.epoll())
+    console = Console(first[1], select.epoll(), os.open("/proc", os.O_PATH))
     console.put(b"a\n", "web")
     console.flush()
     console.use(second[1])

@@ -26,7 +26,7 @@ def test_only_what_was_there_is_waited_for() -> None:
     reader, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     source = Refilled(reader, Glance())
     source.writer = writer
-    output = Output("web", ServiceLog(to="none"), source, Console(-1, select.epoll()), lambda: False)
+    output = Output("web", ServiceLog(to="none"), source, Console(-1, select.epoll(), -1), lambda: False)
     os.write(writer, b"first\n")
     output.take_waiting()
     assert source.waiting() == len(b"again\n")
