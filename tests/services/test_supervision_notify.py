@@ -100,6 +100,7 @@ def told(number, _frame):
     with open('/tmp/told', 'a') as file:
         file.write('%s %s\\n' % (os.environ['LCINIT_SERVICE'], signal.Signals(number).name))
     if {code} is not None:
+        time.sleep({lingers})
         os._exit({code})
 for number in (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM):
     signal.signal(number, told)
@@ -111,13 +112,15 @@ stay()
 """
 
 
-def hangs(code: int | None = 0, *, ignores: bool = False, then: str = "", **keys: Any) -> dict[str, Any]:
+def hangs(
+    code: int | None = 0, *, ignores: bool = False, then: str = "", lingers: float = 0, **keys: Any
+) -> dict[str, Any]:
     """A service that ends with `code` at any of three signals and never says that it is alive. Its stop command and
     what stop_post is told are kept in files.
     """
     post = 'echo "$LCINIT_SERVICE $SERVICE_RESULT $EXIT_CODE $EXIT_STATUS" >>/tmp/post'
     around = {"stop": [["touch", "/tmp/stopped"]], "stop_post": [["/bin/sh", "-c", post]]}
-    return says(HANGS.format(code=code, ignores=ignores, then=then), restart="no", **around, **keys)
+    return says(HANGS.format(code=code, ignores=ignores, then=then, lingers=lingers), restart="no", **around, **keys)
 
 
 def test_what_a_watchdog_sends_and_what_follows() -> None:
@@ -129,7 +132,7 @@ def test_what_a_watchdog_sends_and_what_follows() -> None:
         "well": hangs(0, watchdog=0.3, watchdog_signal="SIGUSR1"),
         "deaf": hangs(ignores=True, watchdog=0.5, stop_timeout=1.5),
         "asks": hangs(4, then="say('WATCHDOG=trigger')", watchdog_signal="SIGUSR2"),
-        "all": hangs(0, then=fork, watchdog=0.3, watchdog_signal="SIGUSR2", kill_mode="control-group"),
+        "all": hangs(0, then=fork, lingers=0.5, watchdog=1, watchdog_signal="SIGUSR2", kill_mode="control-group"),
         "asked": hangs(0, watchdog=60, watchdog_signal="SIGUSR1"),
     }
     with Bare(services) as guest:
