@@ -88,7 +88,7 @@ import stat
 for path in ("/block", "/character", "/srv/block", "/srv/character", "/data/block", "/data/character"):
     attempt("is there " + path, os.stat, path)
     attempt("open " + path, os.open, path, os.O_RDONLY | os.O_NONBLOCK)
-attempt("make", os.mknod, "/tmp/made", stat.S_IFBLK | 0o666, os.makedev(7, 0))
+attempt("make", os.mknod, "/tmp/made-block", stat.S_IFBLK | 0o666, os.makedev(7, 0))
 os.mkdir("/tmp/own")
 attempt("mount", lambda: check(libc.mount(b"own", b"/tmp/own", b"tmpfs", 0, None)))
 attempt("make there", os.mknod, "/tmp/own/made", stat.S_IFBLK | 0o666, os.makedev(7, 0))
