@@ -1,4 +1,6 @@
-"""Where the control socket stands: a directory of its own, and the socket in it, made and taken away by handles."""
+"""Where the control socket stands: a directory of its own, and the socket in it, made and taken away by handles. What
+is the same for the notification socket of services has functions of its own.
+"""
 
 from __future__ import annotations
 
@@ -47,13 +49,7 @@ class SocketPlace:
             _remove_stale(place, self.path)
             listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
             try:
-                before = os.umask(_UMASK)
-                try:
-                    listener.bind(place)
-                finally:
-                    os.umask(before)
-                status = os.lstat(place)
-                self.take(directory, (status.st_dev, status.st_ino))
+                self.take(directory, bind_at(listener, place, _UMASK))
             except BaseException:
                 listener.close()
                 raise
@@ -75,18 +71,14 @@ class SocketPlace:
         except BaseException:
             os.close(directory)
             raise
-        self.take(directory, (status.st_dev, status.st_ino))
+        self.take(directory, identity(status))
 
     def remove(self) -> None:
         """Take it away, if it is still this one. Raises OSError."""
         if self.directory < 0:
             return
         try:
-            status = os.stat(self.name, dir_fd=self.directory, follow_symlinks=False)
-            if (status.st_dev, status.st_ino) == self.made:
-                os.unlink(self.name, dir_fd=self.directory)
-        except FileNotFoundError:
-            pass
+            remove_made(self.directory, self.name, self.made)
         finally:
             self.close()
 
@@ -95,6 +87,41 @@ class SocketPlace:
         if self.directory >= 0:
             os.close(self.directory)
             self.directory = -1
+
+
+def identity(status: os.stat_result) -> tuple[int, int]:
+    """Device and inode."""
+    return status.st_dev, status.st_ino
+
+
+def bind_at(channel: socket.socket, place: str, umask: int) -> tuple[int, int]:
+    """Bind a socket to a path, with this umask: the device and inode of what stands there then. Raises OSError."""
+    before = os.umask(umask)
+    try:
+        channel.bind(place)
+    finally:
+        os.umask(before)
+    return identity(os.lstat(place))
+
+
+def remove_made(directory: int, name: str, made: tuple[int, int]) -> None:
+    """Remove an entry of a directory, if it is still the one that was made. Raises OSError."""
+    try:
+        if identity(os.stat(name, dir_fd=directory, follow_symlinks=False)) == made:
+            os.unlink(name, dir_fd=directory)
+    except FileNotFoundError:
+        pass
+
+
+def claim(directory: int, mode: int, cannot: str) -> None:
+    """A socket's directory has this mode from then on. Raises OSError, and SystemFailure where it is another user's:
+    `cannot` and the reason.
+    """
+    status = os.fstat(directory)
+    if status.st_uid != os.geteuid():
+        raise SystemFailure(f"{cannot}: the directory belongs to uid {status.st_uid}", hint="remove it")
+    if stat.S_IMODE(status.st_mode) != mode:
+        os.fchmod(directory, mode)
 
 
 def _own_directory(path: str) -> int:
@@ -117,14 +144,7 @@ def _own_directory(path: str) -> int:
     finally:
         os.close(parent)
     try:
-        status = os.fstat(directory)
-        if status.st_uid != os.geteuid():
-            raise SystemFailure(
-                f"cannot make the control socket in {path}: the directory belongs to uid {status.st_uid}",
-                hint="remove it",
-            )
-        if stat.S_IMODE(status.st_mode) != 0o700:
-            os.fchmod(directory, 0o700)
+        claim(directory, 0o700, f"cannot make the control socket in {path}")
     except BaseException:
         os.close(directory)
         raise

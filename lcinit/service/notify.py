@@ -15,6 +15,7 @@ import stat
 from lcinit import log
 from lcinit.control.notify import LARGEST, Datagrams
 from lcinit.control.ratelimit import RateLimit
+from lcinit.control.socket_place import bind_at, claim, remove_made
 from lcinit.errors import SystemFailure
 from lcinit.linux import files
 from lcinit.service.notifications import Notification, parse
@@ -75,12 +76,8 @@ class NotifySocket:
         self.stop()
         if self._directory < 0:
             return
-        name = os.path.basename(self.path)
         try:
-            if _identity(os.stat(name, dir_fd=self._directory, follow_symlinks=False)) == self._made:
-                os.unlink(name, dir_fd=self._directory)
-        except FileNotFoundError:
-            pass
+            remove_made(self._directory, os.path.basename(self.path), self._made)
         except OSError as error:
             log.warning(f"{SystemFailure.from_os_error(f'remove the notification socket {self.path}', error)}")
         self._close_directory()
@@ -111,12 +108,7 @@ class NotifySocket:
         channel = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
         try:
             channel.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
-            before = os.umask(_SOCKET_UMASK)
-            try:
-                channel.bind(place)
-            finally:
-                os.umask(before)
-            self._made = _identity(os.lstat(place))
+            self._made = bind_at(channel, place, _SOCKET_UMASK)
         except BaseException:
             channel.close()
             raise
@@ -126,10 +118,6 @@ class NotifySocket:
         if self._directory >= 0:
             os.close(self._directory)
             self._directory = -1
-
-
-def _identity(status: os.stat_result) -> tuple[int, int]:
-    return status.st_dev, status.st_ino
 
 
 def _own_directory(path: str) -> int:
@@ -152,11 +140,7 @@ def _own_directory(path: str) -> int:
     finally:
         os.close(parent)
     try:
-        status = os.fstat(directory)
-        if status.st_uid != os.geteuid():
-            raise SystemFailure(_cannot(path, f"the directory belongs to uid {status.st_uid}"), hint="remove it")
-        if stat.S_IMODE(status.st_mode) != _DIRECTORY_MODE:
-            os.fchmod(directory, _DIRECTORY_MODE)
+        claim(directory, _DIRECTORY_MODE, f"cannot make the notification socket in {path}")
     except BaseException:
         os.close(directory)
         raise

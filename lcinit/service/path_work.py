@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import array
 import marshal
-import os
 
 from lcinit.control.initctl_places import Places
-from lcinit.control.socket_place import SocketPlace
+from lcinit.control.socket_place import SocketPlace, remove_made
 from lcinit.errors import LcinitError
 from lcinit.service.enabling import Enabling
 
@@ -91,20 +90,13 @@ def _remove_initctl(order: Any, given: list[int]) -> Done:
 def _remove(order: Any, given: list[int]) -> Done:
     """What lcinit has made, at its end: as much of it as goes."""
     for name, made in order["sockets"]:
-        _unlink(given.pop(0), name, made)
+        try:
+            remove_made(given.pop(0), name, made)
+        except OSError:
+            pass  # nothing can be done about it
     if order["initctl"] is not None:
         Places.removed(order["initctl"], given)
     return None, []
-
-
-def _unlink(directory: int, name: str, made: tuple[int, int]) -> None:
-    """Remove an entry if it is still the one that was made."""
-    try:
-        status = os.stat(name, dir_fd=directory, follow_symlinks=False)
-        if (status.st_dev, status.st_ino) == made:
-            os.unlink(name, dir_fd=directory)
-    except OSError:
-        return  # nothing is there, or nothing can be done about it
 
 
 _WORK: dict[str, Callable[[Any, list[int]], Done]] = {
