@@ -6,6 +6,7 @@ import _warnings
 import sys
 
 from lcinit import log
+from lcinit.boot import held
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class RefuseImports:
-    """The only finder left: says what was asked for and refuses."""
+    """The last finder that is left: says what was asked for and refuses."""
 
     @staticmethod
     def find_spec(name: str, *_where: object) -> ModuleSpec | None:
@@ -24,8 +25,10 @@ class RefuseImports:
 
 
 def close() -> None:
-    """Refuse imports from now on, and show exceptions without reading source files. May be called again."""
-    sys.meta_path[:] = [RefuseImports]
+    """Refuse imports from now on, but for what is held, and show exceptions without reading source files. May be called
+    again.
+    """
+    sys.meta_path[:] = [held.Finder, RefuseImports]
     sys.path_hooks.clear()
     sys.path.clear()
     sys.path_importer_cache.clear()

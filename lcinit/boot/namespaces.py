@@ -36,6 +36,11 @@ def unshare(world: World, step: s.Unshare) -> None:
         world.reopen_root()
 
 
+def set_hostname(_world: World, step: s.SetHostname) -> None:
+    """That of the new UTS namespace."""
+    process.sethostname(step.name)
+
+
 def clone_leader(world: World, step: s.CloneLeader) -> tuple[int, int]:
     """The guest's PID 1, born in its namespaces and its cgroup: `(pid, pidfd)`, and in it `(0, -1)`.
 

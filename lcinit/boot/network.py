@@ -8,8 +8,13 @@ from lcinit.errors import SystemFailure
 from lcinit.linux import namespaces, netlink
 from lcinit.linux.rtnetlink import Netlink
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from lcinit.boot.world import World
+    from lcinit.plan import steps as s
 
-def bring_loopback_up() -> None:
+
+def loopback_up(_world: World, _step: s.LoopbackUp) -> None:
     """Inside the new namespace."""
     with Netlink() as channel:
         for link in netlink.links(channel):

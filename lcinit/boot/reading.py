@@ -34,7 +34,7 @@ _NOTHING = object()
 class Reading:
     """A configuration that is being read by the child `pid`. `result` must be asked for once: it reaps the child, but
     for one that goes on because there are services. That is in `go_on` then, with the configuration, the path that it
-    was read from, and the other end of `channel`.
+    was read from, and the other end of `channel`; what `result` returns then tells of no service.
     """
 
     def __init__(self, path: str | None, go_on: GoOn | None = None) -> None:
@@ -102,8 +102,11 @@ def _read(path: str | None, writer: int, channel: socket.socket, go_on: GoOn | N
 
         try:
             config = load(path)
-            goes_on = go_on is not None and config.services is not None
-            answer: tuple[str, Any] = ("services" if goes_on else "config", to_plain(config))
+            answer: tuple[str, Any]
+            if go_on is not None and config.services is not None:
+                answer = ("services", to_plain(config.replace(services=())))  # PID 1 gets them with those of files
+            else:
+                answer = ("config", to_plain(config))
         except LcinitError as error:
             answer = ("error", (error.message, error.hint, error.exit_code))
         data = marshal.dumps(answer)

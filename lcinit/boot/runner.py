@@ -4,27 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
 import time
 
 from lcinit import log
-from lcinit.boot import (
-    cgroups,
-    commands,
-    console,
-    devices,
-    extra,
-    guest,
-    handoff,
-    helper,
-    hostinfo,
-    mounts,
-    namespaces,
-    network,
-    root,
-)
-from lcinit.boot.world import World
+from lcinit.boot import cgroups, namespaces
 from lcinit.errors import EX_CONFIG, LcinitError, SystemFailure
-from lcinit.linux import process
 from lcinit.plan import steps as s
 from lcinit.supervisor.loop import loop_needed
 from lcinit.supervisor.watch import SignalWatch
@@ -33,40 +18,50 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from asyncio import Future
     from collections.abc import Callable
+    from types import ModuleType
     from typing import Any
 
+    from lcinit.boot.helper import Helper
     from lcinit.boot.report import Report
+    from lcinit.boot.world import World
 
     Do = Callable[[World, Any], None]
 
-# What a step is done by, where it is one call in this process. The others are methods of the runner.
-DO: dict[type[s.Step], Do] = {
-    s.UnshareMounts: mounts.unshare_mounts,
-    s.CoverInitramfs: root.cover_initramfs,
-    s.OpenConsole: console.open_console,
-    s.CheckRoot: mounts.check_root,
-    s.CheckInit: guest.check_init,
-    s.AttachRoot: mounts.attach_root,
-    s.MountNew: mounts.mount_new,
-    s.MakeTargets: mounts.make_targets,
-    s.SetReadOnly: mounts.set_read_only,
-    s.MaskPaths: mounts.mask_paths,
-    s.MakeNode: devices.make_node,
-    s.MakeLink: devices.make_link,
-    s.MakeInitctl: devices.make_initctl,
-    s.CopyDevices: devices.copy_devices,
-    s.ConsoleStep: console.set_up_console,
-    s.HostInfo: hostinfo.host_info,
-    s.ResolvConf: hostinfo.resolv_conf,
-    s.MountExtra: extra.mount_extra,
-    s.MountFstab: extra.mount_fstab,
-    s.TakeCgroup: cgroups.take_cgroup,
-    s.Unshare: namespaces.unshare,
-    s.SetHostname: lambda _world, step: process.sethostname(step.name),
-    s.LoopbackUp: lambda _world, _step: network.bring_loopback_up(),
-    s.ChangeRoot: root.change_root,
-    s.DropCapabilities: handoff.drop_capabilities,
-    s.AnswerReboot: handoff.answer_reboot,
+# What a step is done by, where it is one call in this process: a function of a module of this package, which is only
+# imported for a plan with such a step. The others are methods of the runner; below are the modules that these use.
+DO: dict[type[s.Step], str] = {
+    s.UnshareMounts: "mounts.unshare_mounts",
+    s.CoverInitramfs: "root.cover_initramfs",
+    s.OpenConsole: "console.open_console",
+    s.CheckRoot: "mounts.check_root",
+    s.CheckInit: "guest.check_init",
+    s.AttachRoot: "mounts.attach_root",
+    s.MountNew: "mounts.mount_new",
+    s.MakeTargets: "mounts.make_targets",
+    s.SetReadOnly: "mounts.set_read_only",
+    s.MaskPaths: "mounts.mask_paths",
+    s.MakeNode: "devices.make_node",
+    s.MakeLink: "devices.make_link",
+    s.MakeInitctl: "devices.make_initctl",
+    s.CopyDevices: "devices.copy_devices",
+    s.ConsoleStep: "console.set_up_console",
+    s.HostInfo: "hostinfo.host_info",
+    s.ResolvConf: "hostinfo.resolv_conf",
+    s.MountExtra: "extra.mount_extra",
+    s.MountFstab: "extra.mount_fstab",
+    s.TakeCgroup: "cgroups.take_cgroup",
+    s.Unshare: "namespaces.unshare",
+    s.SetHostname: "namespaces.set_hostname",
+    s.LoopbackUp: "network.loopback_up",
+    s.ChangeRoot: "root.change_root",
+    s.DropCapabilities: "handoff.drop_capabilities",
+    s.AnswerReboot: "handoff.answer_reboot",
+}
+_USES: dict[type[s.Step], str] = {
+    s.RunCommand: "commands",
+    s.StartHelper: "helper",
+    s.MoveInterfaces: "network",
+    s.ExecInit: "handoff",
 }
 
 
@@ -79,6 +74,19 @@ def _resolve(future: Future[None]) -> None:
         future.set_result(None)
 
 
+def action(kind: type[s.Step]) -> Do:
+    """The function that does a step of this kind; its module is imported."""
+    module, name = DO[kind].split(".")
+    function: Do = getattr(_module(module), name)
+    return function
+
+
+def _module(name: str) -> ModuleType:
+    full_name = f"lcinit.boot.{name}"
+    __import__(full_name)
+    return sys.modules[full_name]
+
+
 def _step_failure(step: s.Step, error: OSError) -> SystemFailure:
     refused = error.errno in (errno.EPERM, errno.EACCES)
     hint = "`lcinit doctor` tells what this container does not permit" if refused else ""
@@ -86,12 +94,19 @@ def _step_failure(step: s.Step, error: OSError) -> SystemFailure:
 
 
 class Runner:
-    """Runs one plan. Ends by exec, or by an LcinitError that says which step failed."""
+    """Runs one plan. Ends by exec, or by an LcinitError that says which step failed.
+
+    All that its steps need is imported when it is made.
+    """
 
     def __init__(self, world: World) -> None:
         self.world = world
         self.leader = os.getpid()
         self.started = -1
+        kinds = {type(step) for step in world.plan.steps}
+        self._actions = {kind: action(kind) for kind in kinds if kind in DO}
+        for kind in kinds & _USES.keys():
+            _module(_USES[kind])
 
     async def run(self, first: int = 0) -> int:
         """The steps from `first` on; returns the number of the one where another process goes on (see SPLITS).
@@ -146,8 +161,12 @@ class Runner:
             if step.place == "outside":
                 await self._ask_slowly(number)
             else:
+                from lcinit.boot import commands
+
                 await commands.run_command(world, step)
         elif isinstance(step, s.StartHelper):
+            from lcinit.boot import helper
+
             namespaces.forbid_dumping()
             world.helper = helper.start(self.perform, cgroups.make_keeper_cgroup(world))
         elif isinstance(step, s.WriteIdMap):
@@ -164,9 +183,11 @@ class Runner:
             self._heed_stop_request()
             self._release_helper(number)
             log.info(self._summary(step))
+            from lcinit.boot import handoff
+
             handoff.hand_off(world, step)
         else:
-            DO[type(step)](world, step)
+            self._actions[type(step)](world, step)
 
     def _heed_stop_request(self) -> None:
         """The last chance: the guest's init would never learn of a signal that came before its exec."""
@@ -175,7 +196,7 @@ class Runner:
         if watch.stopped_by is not None:
             raise self._stopped(watch)
 
-    def _helper(self) -> helper.Helper:
+    def _helper(self) -> Helper:
         if self.world.helper is None:
             raise SystemFailure("this step needs the helper, and the plan has none", exit_code=EX_CONFIG)
         return self.world.helper
@@ -209,6 +230,8 @@ class Runner:
             world.helper.close()
             world.reaper.forget(world.helper.pid)
             return
+        from lcinit.boot import handoff
+
         handoff.spare_keeper(world, world.helper.pid)
         reader, self.started = os.pipe2(os.O_CLOEXEC)
         handed = [reader, *(fd for fd in (world.reboot_calls, world.console_master) if fd >= 0)]
@@ -239,10 +262,16 @@ class Runner:
         if isinstance(step, s.WriteIdMap):
             namespaces.write_id_map(step, self.leader)
         elif isinstance(step, s.MoveInterfaces):
+            from lcinit.boot import network
+
             network.move_interfaces(step.names, *descriptors)
         elif isinstance(step, s.RunCommand):
+            from lcinit.boot import commands
+
             commands.run_outside(self.world, step, self.leader)
         elif isinstance(step, s.ExecInit):
+            from lcinit.boot import handoff
+
             answers = handoff.reboot_step(self.world) is not None
             names = ["started"] + ["reboot-calls"] * answers + ["console"]
             named = dict(zip(names, descriptors, strict=False))  # the console only where there is one to relay

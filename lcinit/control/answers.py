@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
-
 from lcinit import __version__, log
+from lcinit.control.texts import TEXTS
 from lcinit.control.varlink import SERVICE, MethodError, Taker
 from lcinit.errors import LcinitError, SystemFailure
 
@@ -65,32 +64,17 @@ class Upgrade:
         self.receive = receive
 
 
-def read_texts() -> dict[str, str]:
-    """The text of every interface: the files beside this module, as long as the root is the one that they are in."""
-    directory, texts = os.path.dirname(__file__), {}
-    for name in os.listdir(directory):
-        interface, extension = os.path.splitext(name)
-        if extension == ".varlink":
-            with open(os.path.join(directory, name), encoding="utf-8") as file:
-                texts[interface] = file.read()
-    return texts
-
-
 class Interfaces:
-    """The interfaces of a service: each a text and its methods. org.varlink.service is always one of them.
+    """The interfaces of a service: each a text and its methods. org.varlink.service is always one of them."""
 
-    `texts` is what `read_texts` gave; they are read now without it.
-    """
-
-    def __init__(self, texts: Mapping[str, str] | None = None) -> None:
-        self._known = read_texts() if texts is None else texts
+    def __init__(self) -> None:
         self._texts: dict[str, str] = {}
         self._methods: dict[str, dict[str, Method]] = {}
         self.add(SERVICE, {"GetInfo": self._info, "GetInterfaceDescription": self._description})
 
     def add(self, name: str, methods: dict[str, Method]) -> None:
         """Serve an interface that has a text."""
-        self._texts[name] = self._known[name]
+        self._texts[name] = TEXTS[name]
         self._methods[name] = methods
 
     def answer(self, call: Call) -> Answer:

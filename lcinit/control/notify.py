@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
-import socket
 import struct
 
 from lcinit import log
@@ -18,8 +17,11 @@ from lcinit.control.ratelimit import RateLimit
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import socket
     from asyncio import AbstractEventLoop, TimerHandle
     from collections.abc import Callable
+else:
+    import _socket as socket  # without the half that imports enum and selectors
 
 LARGEST = 4096  # bytes of one message; systemd takes no larger one either
 BATCH = 16  # messages that are taken before the loop sees to others

@@ -17,12 +17,14 @@ from lcinit.control.varlink import MethodError, message
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import socket
     from asyncio import AbstractEventLoop
     from collections.abc import Callable
-    from socket import socket
 
     from lcinit.control.answers import Answer
     from lcinit.control.varlink import Call
+else:
+    import _socket as socket  # without the half that imports enum and selectors
 
 CLIENTS = 64  # or a quarter of the descriptors that the process may have: PID 1 needs the others
 FOLLOWERS = 0.75  # of them at most follow something or wait: the others can always make room
@@ -41,7 +43,7 @@ class Server:
 
     def __init__(
         self,
-        listener: socket,
+        listener: socket.socket,
         loop: AbstractEventLoop,
         answer: Callable[[Call], Answer],
         *,
@@ -93,7 +95,7 @@ class Server:
     def _acceptable(self) -> None:
         for _ in range(ACCEPTS_A_TURN):
             try:
-                peer, _ = self.listener.accept()
+                peer = _accepted(self.listener)
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return
             except OSError as error:
@@ -113,14 +115,14 @@ class Server:
         """Close one waiting client with the descriptor in reserve: else the loop would be woken for it without end."""
         self._free_reserve()
         try:
-            self.listener.accept()[0].close()
+            _accepted(self.listener).close()
         except OSError:
             return False
         finally:
             self._reserve = _spare()
         return True
 
-    def _let_in(self, peer: socket) -> None:
+    def _let_in(self, peer: socket.socket) -> None:
         peer.setblocking(False)
         if reason := self._judge(peer):
             self._say("refused", f"a client is refused: {reason}")
@@ -143,7 +145,7 @@ class Server:
             )
         )
 
-    def _judge(self, peer: socket) -> str:
+    def _judge(self, peer: socket.socket) -> str:
         """Why the peer is not served. Its namespace is looked at through a descriptor: this client may have had the
         last, so the reserve makes room for it."""
         self._free_reserve()
@@ -177,6 +179,12 @@ class Server:
         if limit.take(self._loop.time()):
             left_out = limit.left_out()
             log.warning(f"control: {text}" + (f" ({left_out} more like this)" if left_out else ""))
+
+
+def _accepted(listener: socket.socket) -> socket.socket:
+    """The next client. Raises OSError."""
+    descriptor, _ = listener._accept()  # what socket.socket.accept() calls
+    return socket.socket(fileno=descriptor)
 
 
 def _spare() -> int:

@@ -5,29 +5,32 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
-import socket
 
 from lcinit import log
-from lcinit.control.answers import Interfaces, internal, read_texts
-from lcinit.control.manager import Manager, access_denied
-from lcinit.control.server import Server
-from lcinit.control.services import Services
 from lcinit.control.socket_place import ServedByAnother as ServedByAnother
 from lcinit.control.socket_place import SocketPlace
 from lcinit.errors import LcinitError, SystemFailure
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import socket
     from asyncio import Task, TimerHandle
     from collections.abc import Awaitable, Callable
+    from typing import Protocol
 
-    from lcinit.control.manager import Served
-    from lcinit.control.services import ServicesOffered
+    class Serving(Protocol):
+        """Serves clients on a listening socket."""
+
+        def close(self) -> None:
+            """End it: the socket, and all clients."""
 
     Bind = Callable[[SocketPlace], Awaitable[int]]
+    Serve = Callable[[int], Serving]
+    """Serves on the listening socket behind a descriptor, which it owns from then on. Raises OSError."""
+else:
+    import _socket as socket  # without the half that imports enum and selectors
 
 PATH = "/run/lcinit/control"
-_TEXTS = read_texts()  # with the program: a server that shares the guest's root is made there
 _BACKLOG = 128
 _FIRST_RETRY, _LAST_RETRY = 5.0, 600.0  # seconds until a socket that cannot be made is tried again: doubled each time
 _PASSING = (
@@ -37,11 +40,10 @@ _PASSING = (
 
 
 class ControlServer:
-    """Serves io.lcinit.Manager on a socket at `path`: 0600, in a directory of its own that is 0700. Where lcinit
-    supervises `services`, io.lcinit.Services is served beside it.
+    """The socket at `path`: 0600, in a directory of its own that is 0700. `serve` serves it.
 
     `adopt` is a listening socket of an lcinit that was here before (`reexec`), to be served on; without it the socket
-    is made anew, in place of one that nobody serves any more. `procfs` is for `Server`.
+    is made anew, in place of one that nobody serves any more. With `later` it is served when the first client comes.
 
     `bind_later` makes the socket where that has to be tried again: for who shares its root with others that may have
     mounted something there by then, which never answers.
@@ -49,24 +51,21 @@ class ControlServer:
 
     def __init__(
         self,
-        served: Served,
+        serve: Serve,
         *,
         path: str = PATH,
         adopt: int = -1,
-        services: ServicesOffered | None = None,
-        procfs: int | None = None,
+        later: bool = False,
         bind_later: Bind | None = None,
     ) -> None:
         self.path = path
+        self._serve = serve
         self._adopt = adopt
-        self._procfs = procfs
+        self._later = later
         self._bind_later = bind_later
         self._binding: Task[None] | None = None
-        self._interfaces = Interfaces(_TEXTS)
-        Manager(served, self._room_to_follow).serve_in(self._interfaces)
-        if services is not None:
-            Services(services, self._room_to_follow).serve_in(self._interfaces)
-        self._server: Server | None = None
+        self._listening = -1
+        self._served: Serving | None = None
         self._place = SocketPlace(path)
         self._pause = _FIRST_RETRY
         self._retry: TimerHandle | None = None
@@ -95,22 +94,23 @@ class ControlServer:
         if self._binding is not None:
             self._binding.cancel()
             self._binding = None
-        if self._server is not None:
-            self._server.close()
-            self._server = None
+        if self._served is not None:
+            self._served.close()
+            self._served = None
+        elif self._listening >= 0:
+            asyncio.get_running_loop().remove_reader(self._listening)
+            os.close(self._listening)
+        self._listening = -1
         return self._place
 
     def listening_fd(self) -> int:
         """The listening socket, for `adopt` of the lcinit that replaces this one; -1 while there is none."""
-        return -1 if self._server is None else self._server.listener.fileno()
-
-    def _room_to_follow(self) -> bool:
-        return self._server is not None and self._server.room_to_follow()
+        return self._listening
 
     def _try(self) -> None:
         self._retry = None
         try:
-            self._serve(self._adopted() if self._adopt >= 0 else self._place.bind())
+            self._listen(self._adopted() if self._adopt >= 0 else self._place.bind())
         except OSError as error:
             self._failed(error)
 
@@ -123,25 +123,31 @@ class ControlServer:
             raise
         return descriptor
 
-    def _serve(self, descriptor: int) -> None:
+    def _listen(self, descriptor: int) -> None:
         """Serve on a bound socket, which this object owns from then on. Raises OSError."""
         listener = socket.socket(fileno=descriptor)
         try:
             listener.setblocking(False)
-            listener.set_inheritable(False)
+            os.set_inheritable(descriptor, False)
             listener.listen(_BACKLOG)  # here: clients find lcinit by who has listened (SO_PEERCRED)
-            self._server = Server(
-                listener,
-                asyncio.get_running_loop(),
-                self._interfaces.answer,
-                refused=access_denied(),
-                internal=internal,
-                procfs=self._procfs,
-            )
+            if self._later:
+                asyncio.get_running_loop().add_reader(descriptor, self._first_client)
+            else:
+                self._served = self._serve(descriptor)
         except BaseException:
             listener.close()
             raise
+        self._listening = listener.detach()
         self._pause = _FIRST_RETRY
+
+    def _first_client(self) -> None:
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(self._listening)
+        try:
+            self._served = self._serve(self._listening)
+        except OSError as error:
+            log.warning(f"the control socket {self.path} is not served now: {error.strerror}")
+            self._retry = loop.call_later(_FIRST_RETRY, self._first_client)
 
     def _failed(self, error: OSError) -> None:
         """Try again later, where that may help. Raises SystemFailure where not."""
@@ -167,7 +173,7 @@ class ControlServer:
 
     async def _bind(self, bind: Bind) -> None:
         try:
-            self._serve(await bind(self._place))
+            self._listen(await bind(self._place))
         except OSError as error:
             log.warning(f"the control socket {self.path} is not served: {error.strerror}")
             self._retry_later()

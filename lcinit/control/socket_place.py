@@ -46,7 +46,10 @@ class SocketPlace:
         try:
             # by the handle: nothing of the path is resolved twice, and it may be longer than sun_path
             place = f"/proc/self/fd/{directory}/{self.name}"
-            _remove_stale(place, self.path)
+            cannot = f"cannot make the control socket {self.path}"
+            if not make_room(place, socket.SOCK_STREAM, cannot):
+                hint = "one lcinit supervises a boot root"
+                raise ServedByAnother(f"{cannot}: another lcinit serves it", hint=hint)
             listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
             try:
                 self.take(directory, bind_at(listener, place, _UMASK))
@@ -151,24 +154,25 @@ def _own_directory(path: str) -> int:
     return directory
 
 
-def _remove_stale(place: str, path: str) -> None:
-    """Make room for the socket: one that nobody serves is removed. Raises SystemFailure for anything else, OSError."""
+def make_room(place: str, kind: int, cannot: str) -> bool:
+    """Remove a socket of a kind (SOCK_*) that nobody serves; false for one that is served.
+
+    Raises OSError, and SystemFailure where there is something else: `cannot` and the reason.
+    """
     try:
         status = os.lstat(place)
     except FileNotFoundError:
-        return
+        return True
     if not stat.S_ISSOCK(status.st_mode):
-        raise SystemFailure(f"cannot make the control socket {path}: there is something else", hint="remove it")
-    probe = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        raise SystemFailure(f"{cannot}: there is something else", hint="remove it")
+    probe = socket.socket(socket.AF_UNIX, kind | socket.SOCK_NONBLOCK)
     try:
         probe.connect(place)
     except ConnectionRefusedError:
         os.unlink(place)
-        return
+        return True
     except BlockingIOError:
         pass  # its queue is full: it is served, or was until now
     finally:
         probe.close()
-    raise ServedByAnother(
-        f"cannot make the control socket {path}: another lcinit serves it", hint="one lcinit supervises a boot root"
-    )
+    return False

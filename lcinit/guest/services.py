@@ -7,6 +7,7 @@ import os
 from lcinit import log
 from lcinit.control.initctl_service import InitctlService
 from lcinit.control.service import ControlServer, ServedByAnother
+from lcinit.control.serving import serving
 from lcinit.errors import SystemFailure
 from lcinit.guest.offered import Offered
 
@@ -33,7 +34,7 @@ class Services:
             os.close(fifo)
         self._control: ControlServer | None = None
         if world.control is not None:
-            self._control = ControlServer(Offered(supervisor), path=world.control, adopt=listening)
+            self._control = ControlServer(serving(Offered(supervisor)), path=world.control, adopt=listening)
         elif listening >= 0:
             os.close(listening)
 

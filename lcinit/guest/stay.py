@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import gc
 
-from lcinit.boot import builder, oom
 from lcinit.boot.namespaces import forbid_dumping
-from lcinit.boot.runner import Runner
 from lcinit.errors import LcinitError
-from lcinit.plan.steps import ForkBuilder
 from lcinit.supervisor.loop import import_loop, new_loop, run
 
 TYPE_CHECKING = False
@@ -44,6 +41,9 @@ def stay(world: World, services: Callable[[Supervision], tuple[Action, Reader]] 
         from lcinit.guest import shared
 
         return shared.stay(world)
+    from lcinit.boot import builder, oom
+    from lcinit.boot.runner import Runner
+
     number = run(Runner(world).run()) + 1
     oom.spare(world)
     forked = builder.start(world, number)
@@ -76,6 +76,7 @@ def take_over(world: World, handed: Handed, *, rehearsal: bool) -> int:
     from lcinit.guest.ending import end
     from lcinit.guest.services import Services  # noqa: F401 - what will be needed must be there
     from lcinit.guest.supervisor import Supervisor
+    from lcinit.plan.steps import ForkBuilder
 
     number = next(i for i, step in enumerate(world.plan.steps) if isinstance(step, ForkBuilder)) + 1
     supervisor = Supervisor(world, number, handed)

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 class Deadline:
     """One at a time. `expired` is called with its name and how many seconds it was. Needs the running loop."""
 
+    __slots__ = ("_expired", "_name", "_timer")
+
     def __init__(self, expired: Callable[[str, float], None]) -> None:
         self._expired = expired
         self._timer: TimerHandle | None = None

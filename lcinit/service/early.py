@@ -1,15 +1,16 @@
 """What services need of a PID 1 that is still small: the spawner, and the functions that its children run.
 
 It is forked as soon as a configuration looks as if it had services: whatever PID 1 imports later, the spawner and its
-children never have.
+children never have. What only the functions need is held, and imported by the child that runs one.
 """
 
 from __future__ import annotations
 
+import _json  # noqa: F401 - a library of its own
 import os
 
-from lcinit.boot import guard, own
-from lcinit.service import log_writer, path_work, pid_look
+from lcinit.boot import guard, held, own
+from lcinit.errors import SystemFailure
 from lcinit.supervisor.spawner import Spawner
 
 TYPE_CHECKING = False
@@ -20,6 +21,15 @@ if TYPE_CHECKING:
     Function = Callable[[list[int]], int]
 
 
+_LOGGER = ("log_writer", "log_console", "log_files", "log_lines", "log_output", "log_source")
+_LOOKS = ("path_work", "path_messages", "enabling", "pid_look", "pid_file", "notifications")
+FOR_FUNCTIONS = (
+    *(f"lcinit.service.{name}" for name in (*_LOGGER, *_LOOKS)),
+    *(f"lcinit.control.{name}" for name in ("fifo", "initctl_places", "socket_place")),
+    *("lcinit.config.service_values", "lcinit.linux.pipes"),
+)
+
+
 class Early:
     """The spawner, before it is known whether there are services."""
 
@@ -27,11 +37,15 @@ class Early:
         """With the path that the configuration is read from. Raises SystemFailure."""
         argv = own.reader(path)
         functions: dict[str, Function] = {
-            "logger": log_writer.run,
-            "path-work": path_work.run,
-            "pid-file": pid_look.run,
+            "logger": _write_logs,
+            "path-work": _work_at_paths,
+            "pid-file": _look_for_pid,
             "reader": lambda descriptors: _become_reader(argv, descriptors),
         }
+        try:
+            held.hold(*FOR_FUNCTIONS)
+        except OSError as error:
+            raise SystemFailure.from_os_error("read the program", error) from error
         self.spawner = Spawner.start(functions, close_imports=guard.close)
 
     @property
@@ -43,6 +57,24 @@ class Early:
         """There are no services: have it end, and wait for that."""
         self.spawner.close()
         os.waitpid(self.pid, 0)
+
+
+def _write_logs(descriptors: list[int]) -> int:
+    from lcinit.service import log_writer
+
+    return log_writer.run(descriptors)
+
+
+def _work_at_paths(descriptors: list[int]) -> int:
+    from lcinit.service import path_work
+
+    return path_work.run(descriptors)
+
+
+def _look_for_pid(descriptors: list[int]) -> int:
+    from lcinit.service import pid_look
+
+    return pid_look.run(descriptors)
 
 
 def _become_reader(argv: list[str], descriptors: list[int]) -> Never:

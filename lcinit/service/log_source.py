@@ -8,7 +8,6 @@ import errno
 import fcntl
 import os
 import struct
-import termios
 
 from lcinit.linux.pipes import SPLICE_F_NONBLOCK, tee
 
@@ -16,6 +15,7 @@ CHUNK = 64 * 1024  # bytes that are looked at at once; what a pipe holds
 _NEVER = (errno.EINVAL, errno.ENOSYS, errno.EPERM)
 
 _INT = struct.Struct("=i")
+_FIONREAD = 0x541B  # ioctl_tty(2); the module that names it is a library of its own
 
 _scratch = bytearray(CHUNK)
 
@@ -45,7 +45,7 @@ class Source:
 
     def waiting(self) -> int:
         """How many bytes are there now."""
-        (count,) = _INT.unpack(fcntl.ioctl(self.fd, termios.FIONREAD, bytes(_INT.size)))
+        (count,) = _INT.unpack(fcntl.ioctl(self.fd, _FIONREAD, bytes(_INT.size)))
         return len(self._held) + int(count)
 
     def look(self) -> bytes:

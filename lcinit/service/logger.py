@@ -6,12 +6,11 @@ taken by the next one. PID 1 never waits: the socket is non-blocking, and what d
 
 from __future__ import annotations
 
-import array
 import asyncio
 import marshal
 import os
-import socket
 import stat
+import struct
 import time
 from collections import deque
 
@@ -21,9 +20,12 @@ from lcinit.supervisor.backoff import BackOff
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable
 
     from lcinit.config.service_values import ServiceLog
+else:
+    import _socket as socket  # without the half that imports enum and selectors
 
 LAST_WORDS = 1.0  # seconds that the end waits for the logger
 MOST_CLOSING = 1000  # pipes that PID 1 keeps for a logger that does not get on
@@ -268,7 +270,7 @@ class Logger:
             message, fd = self._message(*self._unsent[0])
             try:
                 if message:
-                    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [fd]))] if fd >= 0 else []
+                    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack("=i", fd))] if fd >= 0 else []
                     channel.sendmsg([message], rights, socket.MSG_NOSIGNAL)
             except BlockingIOError:
                 self._wait_to_write(channel, True)

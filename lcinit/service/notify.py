@@ -9,21 +9,22 @@ from __future__ import annotations
 
 import asyncio
 import os
-import socket
-import stat
 
 from lcinit import log
 from lcinit.control.notify import LARGEST, Datagrams
 from lcinit.control.ratelimit import RateLimit
-from lcinit.control.socket_place import bind_at, claim, remove_made
+from lcinit.control.socket_place import bind_at, claim, make_room, remove_made
 from lcinit.errors import SystemFailure
 from lcinit.linux import files
 from lcinit.service.notifications import Notification, parse
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import socket
     from asyncio import AbstractEventLoop, TimerHandle
     from collections.abc import Callable
+else:
+    import _socket as socket  # without the half that imports enum and selectors
 
 PATH = "/run/lcinit-notify/socket"  # not beside the control socket, whose directory is root's alone
 _DIRECTORY_MODE = 0o755  # every user's service has to pass it
@@ -104,7 +105,9 @@ class NotifySocket:
         name = os.path.basename(self.path)
         # by the handle: nothing of the path is resolved twice, and it may be longer than sun_path
         place = f"/proc/self/fd/{self._directory}/{name}"
-        _remove_stale(place, self.path)
+        cannot = f"cannot make the notification socket {self.path}"
+        if not make_room(place, socket.SOCK_DGRAM, cannot):
+            raise SystemFailure(f"{cannot}: another process receives there", hint="end it and remove the socket")
         channel = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
         try:
             channel.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
@@ -122,6 +125,7 @@ class NotifySocket:
 
 def _own_directory(path: str) -> int:
     """A handle of the socket's directory, made where it is missing. Raises OSError, SystemFailure."""
+    cannot = f"cannot make the notification socket in {path}"
     root = os.open("/", _HANDLE)
     try:
         parent = files.open_in_root(root, os.path.dirname(path), os.O_PATH | os.O_DIRECTORY)
@@ -136,38 +140,15 @@ def _own_directory(path: str) -> int:
         try:
             directory = os.open(name, _HANDLE | os.O_NOFOLLOW, dir_fd=parent)
         except NotADirectoryError as error:  # a link, too
-            raise SystemFailure(_cannot(path, "it is no directory"), hint="remove it") from error
+            raise SystemFailure(f"{cannot}: it is no directory", hint="remove it") from error
     finally:
         os.close(parent)
     try:
-        claim(directory, _DIRECTORY_MODE, f"cannot make the notification socket in {path}")
+        claim(directory, _DIRECTORY_MODE, cannot)
     except BaseException:
         os.close(directory)
         raise
     return directory
-
-
-def _remove_stale(place: str, path: str) -> None:
-    """Make room for the socket: one that nobody serves is removed. Raises SystemFailure for anything else, OSError."""
-    try:
-        status = os.lstat(place)
-    except FileNotFoundError:
-        return
-    if not stat.S_ISSOCK(status.st_mode):
-        raise SystemFailure(_cannot(path, "there is something else"), hint="remove it")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as probe:
-        try:
-            probe.connect(place)
-        except ConnectionRefusedError:
-            os.unlink(place)
-            return
-        except OSError:
-            pass  # whatever it is, it is served
-    raise SystemFailure(_cannot(path, "another process receives there"), hint="end it and remove the socket")
-
-
-def _cannot(path: str, why: str) -> str:
-    return f"cannot make the notification socket in {path}: {why}"
 
 
 class Watchdog:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 
 from lcinit.errors import EX_UNAVAILABLE, LcinitError, SystemFailure
 from lcinit.linux.signals import SIGKILL
-from lcinit.service import path_work
+from lcinit.service import path_messages
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Sequence
     from typing import Any
 
     from lcinit.service.launch import Launcher, Process
+else:
+    import _socket as socket  # without the half that imports enum and selectors
 
 FUNCTION = "path-work"
 PATIENCE = 5.0  # seconds
@@ -45,7 +47,7 @@ class PathProcess:
             process: Process | None = None
             try:
                 try:
-                    path_work.send(own, (what, order), [*descriptors])
+                    path_messages.send(own, (what, order), [*descriptors])
                     process = self._launcher.launch_function(FUNCTION, (other.fileno(),), None)
                 finally:
                     other.close()
@@ -75,7 +77,7 @@ async def _answer(channel: socket.socket) -> tuple[Any, list[int]]:
         await ready.wait()
     finally:
         loop.remove_reader(channel.fileno())
-    return path_work.receive(channel)
+    return path_messages.receive(channel)
 
 
 def _result(answer: Any, doing: str) -> Any:

@@ -6,13 +6,11 @@ It is forked by the spawner, and so imports what PID 1 has then: no event loop.
 
 from __future__ import annotations
 
-import array
-import marshal
-
 from lcinit.control.initctl_places import Places
 from lcinit.control.socket_place import SocketPlace, remove_made
 from lcinit.errors import LcinitError
 from lcinit.service.enabling import Enabling
+from lcinit.service.path_messages import receive, send
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,10 +22,6 @@ if TYPE_CHECKING:
     """A value for marshal, and descriptors that go with it."""
 else:
     import _socket as socket  # without the half that imports enum and selectors
-
-MOST = 1 << 17  # bytes of an order or an answer
-MOST_DESCRIPTORS = 16
-_FLAGS = socket.MSG_CMSG_CLOEXEC
 
 
 def run(descriptors: list[int]) -> int:
@@ -47,21 +41,6 @@ def run(descriptors: list[int]) -> int:
         answer = ("refused", error.errno or 0, error.strerror or str(error), error.filename or "")
     send(channel, answer, handed)
     return 0
-
-
-def send(channel: socket.socket, value: Any, descriptors: list[int]) -> None:
-    """One message. Raises OSError."""
-    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))] if descriptors else []
-    channel.sendmsg([marshal.dumps(value)], rights, socket.MSG_NOSIGNAL)
-
-
-def receive(channel: socket.socket) -> tuple[Any, list[int]]:
-    """The next message; None where the other end is gone. Raises OSError."""
-    data, control, _, _ = channel.recvmsg(MOST, socket.CMSG_SPACE(4 * MOST_DESCRIPTORS), _FLAGS)
-    numbers = array.array("i")
-    for _, _, rights in control:
-        numbers.frombytes(rights)
-    return (marshal.loads(data) if data else None), numbers.tolist()
 
 
 def _enable(order: Any, given: list[int]) -> Done:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from lcinit import log
 from lcinit.linux.signals import signal_number
-from lcinit.service.commands import CommandList
 from lcinit.service.exits import UNKNOWN
 from lcinit.service.programs import command_program
 from lcinit.service.states import Event
@@ -12,6 +11,7 @@ from lcinit.service.states import Event
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from lcinit.config.values import Command
+    from lcinit.service.commands import CommandList
     from lcinit.service.launch import Launcher
     from lcinit.service.task import Task
     from lcinit.supervisor.program import Program
@@ -33,6 +33,8 @@ class Phases:
             self._task.reload_failed = False
         commands: tuple[Command, ...] = getattr(self._task.service, key)
         label = f"{self._task.name}: {key}"
+        from lcinit.service.commands import CommandList
+
         self._commands = CommandList(label, commands, self._launcher, self.program, self._ended)
         self._commands.begin()
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import array
 import errno
 import marshal
 import os
+import struct
 
 from lcinit import log
 from lcinit.boot.reading import from_plain
@@ -85,8 +85,7 @@ class Reader:
     def _ask(self, channel: socket.socket, request: bytes, root_fd: int) -> int:
         reader, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         try:
-            handed = array.array("i", [root_fd, writer])
-            rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, handed)]
+            rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack("=2i", root_fd, writer))]
             channel.sendmsg([request], rights, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
         except OSError as error:
             os.close(reader)

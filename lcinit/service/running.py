@@ -17,11 +17,8 @@ from lcinit.service.command import COMMAND, on_console
 from lcinit.service.launch import Launcher
 from lcinit.service.logger import Logger
 from lcinit.service.notify import NotifySocket
-from lcinit.service.offered import Offered
 from lcinit.service.paths import Paths
-from lcinit.service.pid_process import PidFiles
 from lcinit.service.programs import limits_of
-from lcinit.service.reload import Reloading
 from lcinit.service.services import Means
 from lcinit.service.supervisor import Supervisor
 from lcinit.service.tracking import Members, Table
@@ -31,6 +28,7 @@ from lcinit.supervisor.reaper import describe_status
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from lcinit.boot.world import World
+    from lcinit.control.service import Serving
     from lcinit.errors import CommandFailed
     from lcinit.linux.signals import SignalInfo
     from lcinit.plan.steps import KeepServices
@@ -38,6 +36,8 @@ if TYPE_CHECKING:
     from lcinit.service.launch import Process
     from lcinit.service.notifications import Notification
     from lcinit.service.reader import Reader
+    from lcinit.service.reload import Reloading
+    from lcinit.service.task import Task
     from lcinit.supervisor.guest_state import Action
     from lcinit.supervisor.reaper import Status
     from lcinit.supervisor.spawner import Spawner
@@ -59,6 +59,8 @@ class Running:
         self._control: ControlServer | None = None
         self._initctl: InitctlService | None = None
         self._notify: NotifySocket | None = None
+        self._reloads: Reloading | None = None
+        self._root_fd = -1
         self._closing = False
         self._complaints = RateLimit()
         self._launcher: Launcher
@@ -69,6 +71,7 @@ class Running:
     async def run(self, step: KeepServices, root_fd: int, answer: int) -> Action:
         """Until it is over; `answer` is what the reader was asked for."""
         world = self._world
+        self._root_fd = root_fd
         reading = asyncio.get_running_loop().create_task(self._reader.answer(answer))
         self._spawner.enter()
         cgroups = Cgroups(world.service_cgroup)
@@ -81,16 +84,15 @@ class Running:
         supervisor = self._supervisor = Supervisor(world, step, means, Aggregate(self._manager.tell))
         foreign = terminal_is_foreign(world)
         supervisor.services.adapted[COMMAND] = lambda program: on_console(program, own_session=foreign)
-        supervisor.find_main = PidFiles(self._launcher, root_fd, members, supervisor.services.task_of).find
+        supervisor.find_main = self._find_main
         supervisor.on_signal = self._take_signal
         self._open_notify()
         catalogue = await reading
         cgroups.prepare()
-        reloading = Reloading(supervisor, self._reader, root_fd)
-        supervisor.reread = reloading.quietly
+        supervisor.reread = lambda: self._reloading().quietly()
         self._paths = Paths(self._launcher, root_fd, world.config.services_dir)
         # before there is a service, which may mount over these places what never answers
-        await self._serve(Offered(supervisor, reloading, self._paths))
+        await self._serve()
         supervisor.begin(catalogue)
         asyncio.get_running_loop().call_later(LOG_LATER, self._logger.release)
         try:
@@ -152,18 +154,14 @@ class Running:
         if meaning(info.signo, info.code, self._rules).what == "initctl" and self._initctl is not None:
             self._initctl.look()
 
-    async def _serve(self, offered: Offered) -> None:
+    async def _serve(self) -> None:
         """What outsiders may say to PID 1; each that cannot be had says so itself, and the others go on. What they say
         is heard in the next turn of the loop.
         """
         world, supervisor = self._world, self._supervisor
         if world.control is not None:
             self._control = ControlServer(
-                offered,
-                path=world.control,
-                services=offered,
-                procfs=self._table.procfs,
-                bind_later=self._paths.bind,
+                self._serve_clients, path=world.control, later=True, bind_later=self._paths.bind
             )
             try:
                 await self._control.start()
@@ -174,6 +172,28 @@ class Running:
                 supervisor.request, runlevel=supervisor.set_runlevel, elsewhere=self._paths.initctl
             )
             await self._initctl.start()
+
+    # what is imported only when it is needed
+
+    def _serve_clients(self, descriptor: int) -> Serving:
+        from lcinit.control.serving import serving
+        from lcinit.service.offered import Offered
+
+        offered = Offered(self._supervisor, self._reloading(), self._paths)
+        return serving(offered, offered, procfs=self._table.procfs)(descriptor)
+
+    def _reloading(self) -> Reloading:
+        if self._reloads is None:
+            from lcinit.service.reload import Reloading
+
+            self._reloads = Reloading(self._supervisor, self._reader, self._root_fd)
+        return self._reloads
+
+    def _find_main(self, task: Task) -> None:
+        from lcinit.service.pid_process import PidFiles
+
+        services = self._supervisor.services
+        PidFiles(self._launcher, self._root_fd, services.members, services.task_of).find(task)
 
     async def _close(self) -> None:
         self._closing = True

@@ -13,8 +13,9 @@ import os
 import resource
 
 from lcinit import log
-from lcinit.boot import guard
+from lcinit.boot import guard, held
 from lcinit.boot.runner import Runner
+from lcinit.errors import SystemFailure
 from lcinit.linux import files, namespaces, process
 from lcinit.plan import steps as s
 from lcinit.service.reader import Reader
@@ -33,11 +34,29 @@ if TYPE_CHECKING:
 MORE_DESCRIPTORS = 1 << 20  # that many would do for any number of services; the hard limit decides
 
 
+_OF_CONTROL = ("serving", "answers", "connection", "manager", "peer", "server", "services", "varlink")
+_OF_SERVICE = ("changes", "commands", "health", "health_http", "health_state", "offered", "pid_process", "ready_fd")
+FOR_LATER = (
+    *(f"lcinit.control.{name}" for name in _OF_CONTROL),
+    *(f"lcinit.service.{name}" for name in (*_OF_SERVICE, "reload", "tcp")),
+    *("lcinit.boot.commands", "lcinit.plan.show"),
+)
+
+
 def prepare() -> None:
-    """Import what is not needed before it is known that there are services."""
+    """Import what is not needed before it is known that there are services, and hold what they may need later.
+
+    Raises SystemFailure.
+    """
     import_loop()
     import_json()
+    from lcinit.control import texts  # noqa: F401 - it reads files
     from lcinit.service import running  # noqa: F401
+
+    try:
+        held.hold(*FOR_LATER)
+    except OSError as error:
+        raise SystemFailure.from_os_error("read the program", error) from error
 
 
 def stay(world: World, rules: Supervision, reading: Reading, spawner: Spawner) -> tuple[Action, Reader]:
@@ -71,8 +90,7 @@ async def _stay(
         world.helper.close()
         world.helper = None
     _raise_descriptors()
-    gc.collect()
-    gc.freeze()
+    gc.freeze()  # as it is: imports leave no garbage that is worth the time it takes to find
     gc.enable()
     root_fd = _root()
     return await around.run(step, root_fd, reader.ask(root_fd) if answer is None else answer)

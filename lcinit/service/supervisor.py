@@ -13,7 +13,6 @@ from lcinit import log
 from lcinit.errors import EX_UNAVAILABLE, LcinitError
 from lcinit.linux.signals import signal_name
 from lcinit.service import runlevels
-from lcinit.service.changes import changes
 from lcinit.service.command import COMMAND, command_service
 from lcinit.service.services import Services
 from lcinit.service.states import DOWN, UP
@@ -338,6 +337,8 @@ class Supervisor:
 
     def differences(self, catalogue: Catalogue) -> tuple[Change, ...]:
         """What a newly read catalogue would change."""
+        from lcinit.service.changes import changes
+
         new = {service.name: service for service in catalogue.services}
         old = {name: service for name, service in self.services.services.items() if name != COMMAND}
         return changes(

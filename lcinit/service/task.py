@@ -5,7 +5,6 @@ What lies between services (who waits for whom, the runlevel, requests) is in `s
 
 from __future__ import annotations
 
-import asyncio
 import os
 import time
 
@@ -18,21 +17,19 @@ from lcinit.service.exits import Exit, exit_of
 from lcinit.service.machine import transition
 from lcinit.service.phases import Phases
 from lcinit.service.programs import Streams, main_program
-from lcinit.service.ready_fd import ReadyFd
 from lcinit.service.restarts import Restarts
 from lcinit.service.states import UP, Action, Event, State, rules_of
 from lcinit.service.vigil import Vigil
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from asyncio import TimerHandle
-
     from lcinit.config.service_values import Service
     from lcinit.config.values import Command
     from lcinit.errors import CommandFailed
     from lcinit.service.around import Around
     from lcinit.service.launch import Process
     from lcinit.service.notifications import Notification
+    from lcinit.service.ready_fd import ReadyFd
     from lcinit.supervisor.reaper import Status
     from lcinit.supervisor.spawn import Program
 
@@ -61,7 +58,7 @@ class Task:
         self._pending: list[Event] = []
         self._happening = False
         self._deadline = Deadline(self._time_is_up)
-        self._back_off: TimerHandle | None = None
+        self._back_off = Deadline(self._due)
         self._phases = Phases(self, around.launcher)
         self._ready_fd: ReadyFd | None = None
         self._vigil = Vigil(self)
@@ -169,19 +166,16 @@ class Task:
         delay = self.restarts.delay(self.service, lived, _chance())
         log.info(f"{self.name} has ended ({self.why}); it is started again" + (f" in {delay:.3g} s" if delay else ""))
         if delay:
-            self._back_off = asyncio.get_running_loop().call_later(delay, self._due)
+            self._back_off.arm("restart", delay)
         else:
             self._due()
 
-    def _due(self) -> None:
-        self._back_off = None
+    def _due(self, *_of_deadline: object) -> None:
         self.happen(Event(kind="due"))
 
     def _forget_back_off(self) -> None:
         self._emptying.forget()
-        if self._back_off is not None:
-            self._back_off.cancel()
-            self._back_off = None
+        self._back_off.cancel()
 
     # the main process
 
@@ -230,6 +224,8 @@ class Task:
             program = self.program()
             self._oom_before = self._around.members.oom_kills(self.name)
             if self.service.type == "notify-fd":
+                from lcinit.service.ready_fd import ReadyFd
+
                 self._ready_fd = ReadyFd(self._ready, self._never_ready)
                 program = program.replace(descriptors=((self._ready_fd.writer, self.service.notify_fd),))
             self.main = self._around.launcher.launch(program, self)

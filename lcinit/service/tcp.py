@@ -8,13 +8,15 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
-import socket
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import socket
     from asyncio import Future
     from collections.abc import Callable
     from typing import Self
+else:
+    import _socket as socket  # without the half that imports enum and selectors
 
 _CHUNK = 4096
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from lcinit import log
-from lcinit.service.health import HealthChecker
 from lcinit.service.notify import Watchdog
 
 TYPE_CHECKING = False
@@ -12,6 +11,7 @@ if TYPE_CHECKING:
 
     from lcinit.config.service_values import Service
     from lcinit.config.values import Command
+    from lcinit.service.health import HealthChecker
     from lcinit.service.notifications import Notification
     from lcinit.supervisor.reaper import Status
 
@@ -50,6 +50,8 @@ class Vigil:
         self._end_health()
         rules = service.health
         if rules is not None:
+            from lcinit.service.health import HealthChecker
+
             self._action = rules.action
             self._health = HealthChecker(rules, self._watched.check, self._checked, self._unhealthy)
             self._health.start()

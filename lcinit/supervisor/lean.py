@@ -1,16 +1,19 @@
 """Modules of the standard library without what PID 1 never uses of them.
 
 More than half of the time and the memory that `import asyncio` takes goes to modules that asyncio itself needs for its
-debug mode, for subprocesses, TLS and messages: logging, inspect, traceback, typing, subprocess, ssl. While asyncio is
-imported they are represented by stand-ins, which hold what asyncio looks at then, and what a loop may need later: to
-say that a callback has failed is not to need an import, which PID 1 refuses once its root has changed. Whatever else is
-wanted of one of them is had from the real module, imported at that moment. The same goes for those of asyncio's own
-modules that only its users need, as streams, and for the regular expressions that json has for where its C part is
-missing. Where another version of a module wants more, it is imported as it is.
+debug mode, for threads, subprocesses, host names, TLS and messages: concurrent, inspect, logging, socket, ssl,
+subprocess, threading, traceback, typing. While asyncio is imported they are represented by stand-ins, which hold what
+asyncio looks at then, and what a loop may need later: to say that a callback has failed is not to need an import, which
+PID 1 refuses once its root has changed. Whatever else is wanted of one of them is had from the real module, imported at
+that moment. The same goes for those of asyncio's own modules that only its users need, as streams, and for the regular
+expressions that json has for where its C part is missing. Where another version of a module wants more, it is imported
+as it is.
 """
 
 from __future__ import annotations
 
+import _socket
+import _thread
 import importlib
 import sys
 from importlib._bootstrap import module_from_spec  # that of importlib.util, without the rest of it
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import Any
 
+_WHEN = ("FIRST_COMPLETED", "FIRST_EXCEPTION", "ALL_COMPLETED")  # a wait is over
 _COROUTINE = 0x80  # inspect.CO_COROUTINE
 _FOR_USERS = ("queues", "runners", "sslproto", "staggered", "streams", "subprocess", "taskgroups", "threads")
 
@@ -83,7 +87,10 @@ def _forget(*packages: str) -> None:
 
 
 def _around_asyncio() -> dict[str, ModuleType | None]:
+    futures = _StandIn("concurrent.futures", **{name: name for name in _WHEN})
     return {
+        "concurrent": _StandIn("concurrent", futures=futures),
+        "concurrent.futures": futures,
         # what a callback or a task is shown by, and how a task knows what it may wait for
         "inspect": _StandIn(
             "inspect",
@@ -95,8 +102,13 @@ def _around_asyncio() -> dict[str, ModuleType | None]:
         ),
         "linecache": _StandIn("linecache"),
         "logging": _StandIn("logging", getLogger=lambda _name=None: _Logger(), DEBUG=10),
+        # the part in C has all of it but names of its numbers, and what is made of sockets for other programs
+        "socket": _StandIn("socket", **{name: value for name, value in vars(_socket).items() if name[0] != "_"}),
         "ssl": None,  # asyncio does without, and nothing here speaks TLS
         "subprocess": _StandIn("subprocess", PIPE=-1, STDOUT=-2, DEVNULL=-3),
+        "threading": _StandIn(
+            "threading", Lock=_thread.allocate_lock, get_ident=_thread.get_ident, local=_thread._local
+        ),
         # _asyncio keeps this function when it is loaded, for the debug mode
         "traceback": _StandIn("traceback", extract_stack=_later("traceback", "extract_stack")),
         "typing": _Typing("typing"),

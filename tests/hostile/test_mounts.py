@@ -154,7 +154,7 @@ def start_once(config: Config, steps: list[s.Step], root: str, canary: Canary, p
             for number, step in enumerate(steps):
                 if pause is not None:
                     pause.wait(number)
-                runner.DO[type(step)](world, step)
+                runner.action(type(step))(world, step)
             status = WON
         except (LcinitError, OSError):
             status = LOST

@@ -14,6 +14,7 @@ from typing import Any, Self
 from lcinit import log
 from lcinit.control.client import Client
 from lcinit.control.service import ControlServer
+from lcinit.control.serving import serving
 from lcinit.errors import LcinitError, SystemFailure
 from lcinit.linux import process
 from lcinit.supervisor.events import EventLog
@@ -156,7 +157,7 @@ def report() -> dict[str, Any]:
 
 def guest_server(path: str) -> ControlServer:
     """A server as it is beside a guest."""
-    return ControlServer(FakeSupervised(), path=path)
+    return ControlServer(serving(FakeSupervised()), path=path)
 
 
 class Rig:

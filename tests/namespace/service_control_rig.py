@@ -9,6 +9,7 @@ from typing import Any
 
 from lcinit.control.service import ControlServer
 from lcinit.control.services import NoSuchService
+from lcinit.control.serving import serving
 from lcinit.control.waiting import Waiting
 from lcinit.errors import EX_UNAVAILABLE, LcinitError, SystemFailure
 from lcinit.supervisor.events import EventLog
@@ -227,7 +228,7 @@ class FakeServedBesideServices(FakeServed):
 def services_server(path: str) -> ControlServer:
     """A server as it is where lcinit supervises services."""
     served = FakeServedBesideServices()
-    return ControlServer(served, path=path, services=FakeServices(served.events))
+    return ControlServer(serving(served, FakeServices(served.events)), path=path)
 
 
 class ServicesRig(Rig):

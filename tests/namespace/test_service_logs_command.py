@@ -17,6 +17,7 @@ import pytest
 
 from lcinit.control.client import Client
 from lcinit.control.service import ControlServer
+from lcinit.control.serving import serving
 from lcinit.errors import LcinitError
 from lcinit.tools.service_logs import root_of
 from tests.namespace.control_rig import Rig, wait_until
@@ -37,7 +38,7 @@ class Services(FakeServices):
 
 def server(path: str) -> ControlServer:
     served = FakeServedBesideServices()
-    return ControlServer(served, path=path, services=Services(served.events))
+    return ControlServer(serving(served, Services(served.events)), path=path)
 
 
 class Guest:

@@ -1,0 +1,96 @@
+"""Modules that are read now and run when they are first imported.
+
+Whatever PID 1 may import it must have read before its root changes. Much of that it needs seldom, or only its children
+do: of such a module the code is held as bytes, for a fraction of the time and of the memory that importing it takes.
+"""
+
+from __future__ import annotations
+
+import marshal
+import os
+import sys
+from importlib._bootstrap_external import MAGIC_NUMBER  # importlib.util has it, and imports half a library
+from importlib.machinery import ModuleSpec, PathFinder
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from importlib.machinery import SourceFileLoader
+    from types import ModuleType
+
+_HEADER = 16  # bytes of a .pyc file before its code: magic number, flags, time and size of the source (PEP 552)
+_BY_TIME = 0
+
+_held: dict[str, tuple[str, bytes]] = {}
+
+
+class Finder:
+    """Finds what is held."""
+
+    @staticmethod
+    def find_spec(name: str, *_where: object) -> ModuleSpec | None:
+        """Its specification; None for what is not held."""
+        if name not in _held:
+            return None
+        spec = ModuleSpec(name, _Loader, origin=_held[name][0])  # type: ignore[arg-type]
+        spec.has_location = True
+        return spec
+
+
+class _Loader:
+    """Runs what is held."""
+
+    @staticmethod
+    def create_module(_spec: ModuleSpec) -> None:
+        """The usual one."""
+        return
+
+    @staticmethod
+    def exec_module(module: ModuleType) -> None:
+        """Run its code, and hold it no longer."""
+        exec(marshal.loads(_held[module.__name__][1]), module.__dict__)  # noqa: S102 - it is ours
+        del _held[module.__name__]
+
+
+def hold(*names: str) -> None:
+    """Read modules for later imports; their packages are imported now. What they import themselves must be imported or
+    held as well, once imports are refused. Raises ImportError, OSError.
+    """
+    for name in names:
+        if name not in sys.modules and name not in _held:
+            package = name.rpartition(".")[0]
+            spec = PathFinder.find_spec(name, _path_of(package) if package else None)
+            if spec is None:
+                raise ImportError(f"there is no module {name}")
+            _held[name] = spec.origin or "", _code(spec)
+    if Finder not in sys.meta_path:
+        sys.meta_path.insert(0, Finder)
+
+
+def names() -> frozenset[str]:
+    """Of the modules that are held."""
+    return frozenset(_held)
+
+
+def _path_of(package: str) -> Sequence[str]:
+    __import__(package)
+    return sys.modules[package].__path__
+
+
+def _code(spec: ModuleSpec) -> bytes:
+    """As it is in its .pyc file, or compiled where that is not there or not of this source."""
+    loader: SourceFileLoader = spec.loader  # type: ignore[assignment]
+    if spec.cached is not None and spec.origin is not None:
+        try:
+            data = loader.get_data(spec.cached)
+            if data[:_HEADER] == _header(os.stat(spec.origin)):
+                return data[_HEADER:]
+        except OSError:
+            pass
+    return marshal.dumps(loader.get_code(spec.name))
+
+
+def _header(source: os.stat_result) -> bytes:
+    """What a .pyc file begins with whose code is this source's, unless that is told by a hash."""
+    numbers = (_BY_TIME, int(source.st_mtime), source.st_size)
+    return MAGIC_NUMBER + b"".join((number & 0xFFFFFFFF).to_bytes(4, "little") for number in numbers)
