@@ -25,21 +25,24 @@ class Record:
     """
 
     _fields: ClassVar[tuple[str, ...]] = ()
+    _defaults: ClassVar[dict[str, Any]] = {}  # of every field, None for one without
+    _required: ClassVar[frozenset[str]] = frozenset()
 
     def __init_subclass__(cls) -> None:
         annotations: dict[str, str] = cls.__dict__.get("__annotations__", {})
         own = [name for name, text in annotations.items() if name[0] != "_" and not text.startswith("ClassVar")]
         cls._fields = (*(name for name in cls._fields if name not in own), *own)
+        cls._defaults = {name: getattr(cls, name, None) for name in cls._fields}
+        cls._required = frozenset(name for name in cls._fields if not hasattr(cls, name))
 
     def __init__(self, **values: Any) -> None:
-        filled = self.__dict__
-        for name in self._fields:
-            if name in values:
-                filled[name] = values.pop(name)
-            elif not hasattr(type(self), name):
-                raise TypeError(f"{type(self).__name__}: field {name!r} is missing")
-        if values:
-            raise TypeError(f"{type(self).__name__}: no field {next(iter(values))!r}")
+        if not self._required <= values.keys():
+            missing = next(name for name in self._fields if name in self._required and name not in values)
+            raise TypeError(f"{type(self).__name__}: field {missing!r} is missing")
+        if not values.keys() <= self._defaults.keys():
+            unknown = next(name for name in values if name not in self._defaults)
+            raise TypeError(f"{type(self).__name__}: no field {unknown!r}")
+        self.__dict__.update(values)
 
     def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError(f"{type(self).__name__} is frozen: {name!r} cannot be set")
@@ -48,11 +51,11 @@ class Record:
 
     def values(self) -> dict[str, Any]:
         """Field names and values, in the order of declaration."""
-        return {name: getattr(self, name) for name in self._fields}
+        return {**self._defaults, **self.__dict__}
 
     def replace(self, **changes: Any) -> Self:
         """The same record with some fields changed."""
-        return type(self)(**{**self.values(), **changes})
+        return type(self)(**{**self.__dict__, **changes})
 
     def __eq__(self, other: object) -> bool:
         if type(other) is not type(self):

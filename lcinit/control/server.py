@@ -183,7 +183,7 @@ class Server:
 
 def _accepted(listener: socket.socket) -> socket.socket:
     """The next client. Raises OSError."""
-    descriptor, _ = listener._accept()  # what socket.socket.accept() calls
+    descriptor, _ = listener._accept()  # type: ignore[attr-defined] # what that of socket.py calls
     return socket.socket(fileno=descriptor)
 
 

@@ -17,20 +17,19 @@ class Aggregate:
         self._tell = tell
         self._ready = False
         self._stopping = False
-        self._status = ""
+        self._numbers = (-1, -1, -1)
 
     def update(self, up: int, failed: int, total: int) -> None:
         """How many of the `total` services of the runlevel are up, and how many have failed for good."""
+        if (up, failed, total) == self._numbers:
+            return
+        self._numbers = (up, failed, total)
         lines = []
         if not self._ready and not self._stopping and up + failed >= total:
             self._ready = True
             lines.append("READY=1")
-        status = summary(up, failed, total)
-        if status != self._status:
-            self._status = status
-            lines.append(f"STATUS={status}")
-        if lines:
-            self._tell("\n".join(lines))
+        lines.append(f"STATUS={summary(up, failed, total)}")
+        self._tell("\n".join(lines))
 
     def stopping(self) -> None:
         """The container is about to end."""

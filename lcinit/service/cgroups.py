@@ -37,6 +37,7 @@ class Cgroups:
         self._directories: dict[str, int] = {}
         self._entries: dict[str, str] = {}  # of each service, and of those before it that could not be removed
         self._killed: set[str] = set()
+        self._new: set[str] = set()  # in whose cgroup nobody has been yet
         self._number = 0
         self._limited: dict[str, CgroupLimits] = {}
         self._told: set[str] = set()
@@ -51,7 +52,7 @@ class Cgroups:
         if self._top < 0:
             return
         try:
-            os.close(self._open(LEAF))
+            os.close(self._open(LEAF)[0])
         except OSError as error:
             log.warning(f"services have no cgroups of their own: {error.strerror}")
             self.close()
@@ -60,7 +61,7 @@ class Cgroups:
         """Put lcinit's own processes into a leaf: beside enabled controllers no process may stay. Only then, for the
         kernel takes some ten milliseconds for it.
         """
-        leaf = self._open(LEAF)
+        leaf, _ = self._open(LEAF)
         try:
             while pids := read(self._top, "cgroup.procs").split():
                 for pid in pids:
@@ -100,10 +101,13 @@ class Cgroups:
                 self._number += 1
                 entry = f"{name}.{self._number}{SUFFIX}"
             try:
-                directory = self._directories[name] = self._open(entry)
+                directory, new = self._open(entry)
             except OSError as error:
                 log.warning(f"{name} has no cgroup of its own: {error.strerror}")
                 return -1
+            self._directories[name] = directory
+            if new:
+                self._new.add(name)
             self._entries[entry] = name
         self.limit(name, limits)
         return directory
@@ -117,12 +121,14 @@ class Cgroups:
             os.close(self._directories.pop(name))
             self._limited.pop(name, None)
 
-    def _open(self, entry: str) -> int:
+    def _open(self, entry: str) -> tuple[int, bool]:
+        """A handle of a cgroup below, and whether it was made for that."""
         try:
             os.mkdir(entry, 0o755, dir_fd=self._top)
+            new = True
         except FileExistsError:
-            pass
-        return os.open(entry, DIRECTORY, dir_fd=self._top)
+            new = False
+        return os.open(entry, DIRECTORY, dir_fd=self._top), new
 
     def limit(self, name: str, limits: CgroupLimits) -> None:
         """Set a service's limits; one that cannot be had is said once, and does not keep it from running."""
@@ -157,6 +163,13 @@ class Cgroups:
         if f"{name}.{key}" not in self._told:
             self._told.add(f"{name}.{key}")
             log.warning(f"{name} runs without cgroup.{key}: {why}")
+
+    def take_new(self, name: str) -> bool:
+        """Whether nobody has been in its cgroup yet: once, before its first start there."""
+        if name in self._new:
+            self._new.discard(name)
+            return True
+        return False
 
     def directory(self, name: str) -> int:
         """The directory of a service's cgroup, -1 for none."""
@@ -207,6 +220,7 @@ class Cgroups:
             os.close(self._directories.pop(name))
             self._limited.pop(name, None)
             self._killed.discard(name)
+            self._new.discard(name)
         return gone
 
     def _remove_entry(self, entry: str) -> bool:

@@ -222,7 +222,7 @@ class Task:
         self.begun = time.monotonic()
         try:
             program = self.program()
-            self._oom_before = self._around.members.oom_kills(self.name)
+            self._oom_before = self._around.members.oom_kills_before(self.name)
             if self.service.type == "notify-fd":
                 from lcinit.service.ready_fd import ReadyFd
 
