@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from importlib.machinery import SourceFileLoader
     from types import ModuleType
 
-_HEADER = 16  # bytes of a .pyc file before its code: magic number, flags, time and size of the source (PEP 552)
-_BY_TIME = 0
+_HEADER = 16  # bytes of a .pyc file before its code
+_UNCHECKED = MAGIC_NUMBER + (1).to_bytes(4, "little")  # it stands for its source, whatever that is by now
 
 _held: dict[str, tuple[str, bytes]] = {}
 
@@ -78,19 +78,19 @@ def _path_of(package: str) -> Sequence[str]:
 
 
 def _code(spec: ModuleSpec) -> bytes:
-    """As it is in its .pyc file, or compiled where that is not there or not of this source."""
+    """As it is in its .pyc file (PEP 552), or compiled where that is not there or not of this source."""
     loader: SourceFileLoader = spec.loader  # type: ignore[assignment]
     if spec.cached is not None and spec.origin is not None:
         try:
             data = loader.get_data(spec.cached)
-            if data[:_HEADER] == _header(os.stat(spec.origin)):
+            if data[: len(_UNCHECKED)] == _UNCHECKED or data[:_HEADER] == _by_time(os.stat(spec.origin)):
                 return data[_HEADER:]
         except OSError:
             pass
     return marshal.dumps(loader.get_code(spec.name))
 
 
-def _header(source: os.stat_result) -> bytes:
-    """What a .pyc file begins with whose code is this source's, unless that is told by a hash."""
-    numbers = (_BY_TIME, int(source.st_mtime), source.st_size)
+def _by_time(source: os.stat_result) -> bytes:
+    """What a .pyc file begins with whose code is known for this source's by its time and size."""
+    numbers = (0, int(source.st_mtime), source.st_size)
     return MAGIC_NUMBER + b"".join((number & 0xFFFFFFFF).to_bytes(4, "little") for number in numbers)

@@ -100,14 +100,22 @@ print(kept.one.VALUE)
     assert run(code, package).stdout == "2\n"
 
 
-@pytest.mark.parametrize("compiled", ["not at all", "of another source", "by hash", "without its source", "broken"])
+HASHED = {
+    "by hash": py_compile.PycInvalidationMode.CHECKED_HASH,
+    "by hash, unchecked": py_compile.PycInvalidationMode.UNCHECKED_HASH,
+}
+
+
+@pytest.mark.parametrize("compiled", ["not at all", "of another source", *HASHED, "without its source", "broken"])
 def test_code_is_that_of_the_source(package: Path, compiled: str) -> None:
     source = package / "kept" / "two.py"
     if compiled == "of another source":
         py_compile.compile(str(source))
         source.write_text("VALUE = 10  # longer\n")
-    elif compiled == "by hash":
-        py_compile.compile(str(source), invalidation_mode=py_compile.PycInvalidationMode.CHECKED_HASH)
+    elif compiled in HASHED:
+        py_compile.compile(str(source), invalidation_mode=HASHED[compiled])
+        if compiled == "by hash, unchecked":
+            source.write_text("VALUE = 2\n")
     elif compiled == "broken":
         Path(py_compile.compile(str(source)) or "").write_bytes(b"no code")
     elif compiled == "without its source":
