@@ -49,9 +49,6 @@ if TYPE_CHECKING:
 else:
     import _socket as socket
 
-TOGETHER = (
-    8  # requests of one turn of the loop that are sent at once: to wake the spawner takes longer than to send one
-)
 QUIET = 0.2  # seconds that an exec that somebody holds up can have those wait that wait for it
 PATIENCE = 5.0  # seconds without a single fork after which the spawner is held for lost
 FEW = 16  # slots whose memory is worth less than giving it back
@@ -168,15 +165,8 @@ class Spawner:
                 self._loop.call_later(QUIET, self.drain)
         else:
             self._queued.append(starting)
-        if self._loop is None or len(self._queued) >= TOGETHER:
-            self._send()
-        elif len(self._queued) == 1:
-            self._loop.call_soon(self._send_soon)
+        self._send()
         return starting
-
-    def _send_soon(self) -> None:
-        if self.alive:
-            self._send()
 
     def drain(self) -> None:
         """Take notice of the processes that exist by now: to be called before children are reaped. It never waits."""
