@@ -171,8 +171,10 @@ def make_room(place: str, kind: int, cannot: str) -> bool:
     except ConnectionRefusedError:
         os.unlink(place)
         return True
-    except BlockingIOError:
-        pass  # its queue is full: it is served, or was until now
+    except OSError as error:
+        # its queue is full, or it is of another kind: it is served, or was until now
+        if error.errno not in (errno.EAGAIN, errno.EPROTOTYPE):
+            raise
     finally:
         probe.close()
     return False

@@ -1,17 +1,18 @@
 """Modules of the standard library without what PID 1 never uses of them.
 
 More than half of the time and the memory that `import asyncio` takes goes to modules that asyncio itself needs for its
-debug mode, for threads, subprocesses, host names, TLS and messages: concurrent, inspect, logging, socket, ssl,
-subprocess, threading, traceback, typing. While asyncio is imported they are represented by stand-ins, which hold what
-asyncio looks at then, and what a loop may need later: to say that a callback has failed is not to need an import, which
-PID 1 refuses once its root has changed. Whatever else is wanted of one of them is had from the real module, imported at
-that moment. The same goes for those of asyncio's own modules that only its users need, as streams, and for the regular
-expressions that json has for where its C part is missing. Where another version of a module wants more, it is imported
-as it is.
+debug mode, for threads, subprocesses, host names, TLS and messages: concurrent, inspect, logging, ssl, subprocess,
+threading, traceback, typing; or of which it needs little: enum, math, signal, socket. While it is imported they are
+represented by stand-ins, which hold what asyncio looks at then, and what a loop may need later: to say that a callback
+has failed is not to need an import, which PID 1 refuses once its root has changed. Whatever else is wanted of one of
+them is had from the real module, imported at that moment. The same goes for those of asyncio's own modules that only
+its users need, as streams, and for the regular expressions that json has for where its C part is missing. Where another
+version of a module wants more, it is imported as it is.
 """
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found] # it is the part in C of signal
 import _socket
 import _thread
 import importlib
@@ -89,6 +90,7 @@ def _forget(*packages: str) -> None:
 def _around_asyncio() -> dict[str, ModuleType | None]:
     futures = _StandIn("concurrent.futures", **{name: name for name in _WHEN})
     return {
+        "enum": _StandIn("enum", Enum=_Enum, auto=object),
         "concurrent": _StandIn("concurrent", futures=futures),
         "concurrent.futures": futures,
         # what a callback or a task is shown by, and how a task knows what it may wait for
@@ -102,8 +104,10 @@ def _around_asyncio() -> dict[str, ModuleType | None]:
         ),
         "linecache": _StandIn("linecache"),
         "logging": _StandIn("logging", getLogger=lambda _name=None: _Logger(), DEBUG=10),
-        # the part in C has all of it but names of its numbers, and what is made of sockets for other programs
-        "socket": _StandIn("socket", **{name: value for name, value in vars(_socket).items() if name[0] != "_"}),
+        "math": _StandIn("math", ceil=lambda number: -int(-number // 1)),
+        # the parts in C have all but names of their numbers, and what is made of sockets for other programs
+        "signal": _StandIn("signal", **_public(_signal)),
+        "socket": _StandIn("socket", **_public(_socket)),
         "ssl": None,  # asyncio does without, and nothing here speaks TLS
         "subprocess": _StandIn("subprocess", PIPE=-1, STDOUT=-2, DEVNULL=-3),
         "threading": _StandIn(
@@ -128,6 +132,20 @@ class _StandIn(ModuleType):
         if sys.modules.get(self.__name__) is self:
             del sys.modules[self.__name__]
         return getattr(importlib.import_module(self.__name__), attribute)
+
+
+class _Enum:
+    """Has members that know their names and values."""
+
+    name: str
+    value: object
+
+    def __init_subclass__(cls) -> None:
+        for name, value in list(vars(cls).items()):
+            if name[0] != "_":
+                member = cls()
+                member.name, member.value = name, value
+                setattr(cls, name, member)
 
 
 class _Typing(ModuleType):
@@ -185,6 +203,10 @@ class _Blanks:
 
 def _text(message: object, values: tuple[object, ...]) -> str:
     return f"event loop: {str(message) % values if values else message}"
+
+
+def _public(module: ModuleType) -> dict[str, Any]:
+    return {name: value for name, value in vars(module).items() if name[0] != "_"}
 
 
 def _same(value: Any) -> Any:

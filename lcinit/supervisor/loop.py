@@ -16,12 +16,15 @@ from lcinit.supervisor.lean import import_asyncio
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import signal
     from asyncio import AbstractEventLoop
     from collections.abc import Coroutine, Generator
     from types import ModuleType
     from typing import Any, TypeVar
 
     T = TypeVar("T")
+else:
+    import _signal as signal  # without the half that imports enum
 
 _ASK = object()
 
@@ -104,7 +107,7 @@ def forget_loop() -> None:
     if events is not None:
         events._set_running_loop(None)
         # uvloop has set one of the parent's descriptors, and a loop of the fork's own would set it again at its end
-        sys.modules["signal"].set_wakeup_fd(-1)
+        signal.set_wakeup_fd(-1)
 
 
 def run(coroutine: Coroutine[Any, None, T], *, fast: bool = False) -> T:
