@@ -57,7 +57,7 @@ DO: dict[type[s.Step], str] = {
     s.DropCapabilities: "handoff.drop_capabilities",
     s.AnswerReboot: "handoff.answer_reboot",
 }
-_USES: dict[type[s.Step], str] = {
+USES: dict[type[s.Step], str] = {
     s.RunCommand: "commands",
     s.StartHelper: "helper",
     s.MoveInterfaces: "network",
@@ -105,8 +105,8 @@ class Runner:
         self.started = -1
         kinds = {type(step) for step in world.plan.steps}
         self._actions = {kind: action(kind) for kind in kinds if kind in DO}
-        for kind in kinds & _USES.keys():
-            _module(_USES[kind])
+        for kind in kinds & USES.keys():
+            _module(USES[kind])
 
     async def run(self, first: int = 0) -> int:
         """The steps from `first` on; returns the number of the one where another process goes on (see SPLITS).

@@ -14,7 +14,7 @@ from lcinit.errors import LcinitError, SystemFailure
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket
-    from asyncio import Task, TimerHandle
+    from asyncio import AbstractEventLoop, Task, TimerHandle
     from collections.abc import Awaitable, Callable
     from typing import Protocol
 
@@ -65,6 +65,7 @@ class ControlServer:
         self._bind_later = bind_later
         self._binding: Task[None] | None = None
         self._listening = -1
+        self._loop: AbstractEventLoop | None = None  # where the first client is waited for
         self._served: Serving | None = None
         self._place = SocketPlace(path)
         self._pause = _FIRST_RETRY
@@ -97,8 +98,9 @@ class ControlServer:
         if self._served is not None:
             self._served.close()
             self._served = None
-        elif self._listening >= 0:
-            asyncio.get_running_loop().remove_reader(self._listening)
+        elif self._loop is not None:
+            self._loop.remove_reader(self._listening)
+            self._loop = None
             os.close(self._listening)
         self._listening = -1
         return self._place
@@ -131,7 +133,7 @@ class ControlServer:
             os.set_inheritable(descriptor, False)
             listener.listen(_BACKLOG)  # here: clients find lcinit by who has listened (SO_PEERCRED)
             if self._later:
-                asyncio.get_running_loop().add_reader(descriptor, self._first_client)
+                self._await_client(asyncio.get_running_loop(), descriptor)
             else:
                 self._served = self._serve(descriptor)
         except BaseException:
@@ -140,14 +142,17 @@ class ControlServer:
         self._listening = listener.detach()
         self._pause = _FIRST_RETRY
 
-    def _first_client(self) -> None:
-        loop = asyncio.get_running_loop()
+    def _await_client(self, loop: AbstractEventLoop, descriptor: int) -> None:
+        loop.add_reader(descriptor, self._first_client, loop)
+        self._loop = loop
+
+    def _first_client(self, loop: AbstractEventLoop) -> None:
         loop.remove_reader(self._listening)
         try:
             self._served = self._serve(self._listening)
         except OSError as error:
             log.warning(f"the control socket {self.path} is not served now: {error.strerror}")
-            self._retry = loop.call_later(_FIRST_RETRY, self._first_client)
+            self._retry = loop.call_later(_FIRST_RETRY, self._await_client, loop, self._listening)
 
     def _failed(self, error: OSError) -> None:
         """Try again later, where that may help. Raises SystemFailure where not."""

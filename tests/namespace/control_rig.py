@@ -160,6 +160,11 @@ def guest_server(path: str) -> ControlServer:
     return ControlServer(serving(FakeSupervised()), path=path)
 
 
+def later_server(path: str) -> ControlServer:
+    """One that begins to serve when the first client comes, as beside services."""
+    return ControlServer(serving(FakeSupervised()), path=path, later=True)
+
+
 class Rig:
     """The server's process, from `with` to its end. `before` runs in it before the server, which `server` makes."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import resource
@@ -12,22 +13,29 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from lcinit import __version__
+from lcinit.control import service
 from lcinit.control.client import Client, NotServed
+from lcinit.control.service import ControlServer
+from lcinit.control.serving import serving
 from lcinit.errors import LcinitError
-from tests.namespace.control_rig import BOTH_LOOPS, Rig, report, wait_until
+from tests.namespace.control_rig import BOTH_LOOPS, FakeSupervised, Rig, guest_server, later_server, report, wait_until
 from tests.namespace.isolated import needs_root, run_isolated
+
+if TYPE_CHECKING:
+    from lcinit.control.service import Serving
 
 pytestmark = needs_root
 
 
-@pytest.fixture(params=BOTH_LOOPS)
+@pytest.fixture(params=[(loop, guest_server) for loop in BOTH_LOOPS] + [("asyncio", later_server)])
 def rig(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Rig]:
-    with Rig(str(tmp_path / "lcinit" / "control"), request.param) as running:
+    loop, server = request.param
+    with Rig(str(tmp_path / "lcinit" / "control"), loop, server=server) as running:
         yield running
 
 
@@ -236,7 +244,9 @@ def test_log_records_that_do_not_fit_into_one_reply_are_the_newest(rig: Rig) -> 
 
 
 def test_a_follower_that_leaves_is_forgotten(rig: Rig) -> None:
-    before = rig.descriptors()
+    with rig.client() as first:
+        first.call("Status")
+        before = rig.descriptors() - 1
     with rig.client() as following, rig.client() as asking:
         stream = following.stream("Events", follow=True)
         asking.call("Thaw")
@@ -408,6 +418,35 @@ def test_no_room_for_the_socket_is_told_and_tried_again(tmp_path: Path, loop: st
             wait_until(served, "it is served when there is room")
 
     run_isolated(body)
+
+
+def test_one_that_is_served_later_is_closed_and_removed_before_anybody_came(tmp_path: Path) -> None:
+    path = tmp_path / "lcinit" / "control"
+    with Rig(str(path), server=later_server):
+        assert stat.S_ISSOCK(path.stat().st_mode)
+    assert not path.exists()
+
+
+def test_a_first_client_that_cannot_be_served_is_served_in_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service, "_FIRST_RETRY", 0.2)
+    refusals = [OSError(errno.ENFILE, os.strerror(errno.ENFILE))]
+
+    def server(path: str) -> ControlServer:
+        serve = serving(FakeSupervised())
+
+        def serve_or_not(descriptor: int) -> Serving:
+            if refusals:
+                raise refusals.pop()
+            return serve(descriptor)
+
+        return ControlServer(serve_or_not, path=path, later=True)
+
+    with Rig(str(tmp_path / "lcinit" / "control"), server=server) as rig:
+        with rig.client() as client:
+            assert client.call("Status") == {"status": report()}
+        assert rig.said().count("is not served now: Too many open files in system") == 1
 
 
 @pytest.mark.row(40)
