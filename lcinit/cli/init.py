@@ -148,12 +148,11 @@ def _begin_services(path: str | None) -> Early:
 
 
 def _import_for_services(reading: Reading) -> None:
-    """While the configuration is being read."""
+    """While the configuration is being read: once it is, the services are asked for first."""
     from lcinit.guest import stay as _stay  # noqa: F401
     from lcinit.service import stay
 
-    if not reading.is_ready():
-        stay.prepare()
+    stay.prepare(enough=reading.is_ready)
 
 
 def _stay_with_services(

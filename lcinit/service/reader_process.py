@@ -20,6 +20,7 @@ from lcinit import log
 from lcinit.boot.namespaces import forbid_dumping
 from lcinit.boot.reading import to_plain
 from lcinit.config import load, service_files
+from lcinit.config.service_values import GuestFiles
 from lcinit.errors import EX_CONFIG, EX_SOFTWARE, LcinitError
 from lcinit.linux import capabilities, process
 from lcinit.linux.signals import reset_signals
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, Never
 
-    from lcinit.config.service_values import Catalogue, ServicePart
+    from lcinit.config.service_values import Catalogue
     from lcinit.config.values import Config
 else:
     import _signal as signal
@@ -52,15 +53,17 @@ def first(config: Config, path: str | None, channel: socket.socket, start: Calla
     try:
         forbid_dumping()
         process.set_name("lcinit-reader")
+        # while PID 1 gets on
         place = service_files.catalogue_directory()
-        catalogue = service_files.read_catalogue(place)  # while PID 1 gets on
+        catalogue = service_files.read_catalogue(place)
+        no_guest = _Prepared(config, catalogue, place)
         received, fds = _receive(channel)
         stays = received == FIRST_AND_STAY
         if received:
             pid = os.fork() if stays else 0
             if pid == 0:
                 channel.close()  # whoever parses what the guest has written has nothing to do with later requests
-                _work(fds, lambda root_fd: _combine(config, catalogue, place, root_fd))
+                _work(fds, no_guest.answer)
             os.waitpid(pid, 0)
             for fd in fds:
                 os.close(fd)
@@ -135,20 +138,42 @@ def _answer(channel: socket.socket, path: str | None) -> Never:
         os._exit(status)
 
 
-def _work(fds: list[int], read: Callable[[int], Catalogue]) -> Never:
+class _Prepared:
+    """The first answer, ready for a guest that has no service files of its own: all of it is lcinit's own or the
+    configuration's.
+    """
+
+    def __init__(self, config: Config, catalogue: Any, place: str) -> None:
+        self._config = config
+        self._catalogue = catalogue
+        self._place = place
+        self._nothing = GuestFiles(directory=config.services_dir)
+        self._answer = b""
+        try:
+            self._answer = _data(service_files.combine(config.services or (), catalogue, self._nothing, place))
+        except LcinitError:
+            pass  # it is told when it is asked for
+
+    def answer(self, root_fd: int) -> bytes:
+        """For a guest. Raises LcinitError."""
+        guest = service_files.read_guest(root_fd, self._config.services_dir)
+        if guest == self._nothing and self._answer:
+            return self._answer
+        return _combined(self._config, self._catalogue, self._place, guest)
+
+
+def _work(fds: list[int], read: Callable[[int], bytes]) -> Never:
     """Read with the guest's root by its handle, the first of `fds`, and write the answer to the other one."""
     status = EX_CONFIG
     try:
         reset_signals()
         signal.alarm(PATIENCE)
         root_fd, writer = fds
-        answer: tuple[str, Any]
         try:
-            answer = ("services", to_plain(read(root_fd)))
+            data = read(root_fd)
         except LcinitError as error:
-            answer = ("error", (error.message, error.hint, error.exit_code))
+            data = marshal.dumps(("error", (error.message, error.hint, error.exit_code)))
         os.set_blocking(writer, True)
-        data = marshal.dumps(answer)
         while data:
             data = data[os.write(writer, data) :]
         status = 0
@@ -158,22 +183,24 @@ def _work(fds: list[int], read: Callable[[int], Catalogue]) -> Never:
         os._exit(status)
 
 
-def _read(path: str | None, root_fd: int) -> Catalogue:
+def _read(path: str | None, root_fd: int) -> bytes:
     config = load.load(path)
     place = service_files.catalogue_directory()
-    return _combine(config, service_files.read_catalogue(place), place, root_fd)
+    catalogue = service_files.read_catalogue(place)
+    return _combined(config, catalogue, place, service_files.read_guest(root_fd, config.services_dir))
 
 
-def _combine(config: Config, catalogue: Any, place: str, root_fd: int) -> Catalogue:
+def _combined(config: Config, catalogue: Any, place: str, guest: GuestFiles) -> bytes:
     import yaml  # noqa: F401 - before the privileges go that reading it may need
 
     from lcinit.config.document import compose  # noqa: F401
 
-    inline: tuple[ServicePart, ...] = config.services or ()
-    guest = service_files.read_guest(root_fd, config.services_dir)
     _give_up_privileges()
-    found: Catalogue = service_files.combine(inline, catalogue, guest, place)
-    return found
+    return _data(service_files.combine(config.services or (), catalogue, guest, place))
+
+
+def _data(catalogue: Catalogue) -> bytes:
+    return marshal.dumps(("services", to_plain(catalogue)))
 
 
 def _give_up_privileges() -> None:

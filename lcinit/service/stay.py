@@ -25,6 +25,8 @@ from lcinit.supervisor.loop import import_loop, loop_needed, run
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from lcinit.boot.reading import Reading
     from lcinit.boot.world import World
     from lcinit.plan.supervision import Supervision
@@ -43,20 +45,36 @@ FOR_LATER = (
 )
 
 
-def prepare() -> None:
-    """Import what is not needed before it is known that there are services, and hold what they may need later.
+_IN_TURN = (  # of running, which has them imported otherwise, all at once
+    "control.texts",
+    "control.initctl_service",
+    "control.notify",
+    "service.services",
+    "service.supervisor",
+)
 
-    Raises SystemFailure.
+
+def prepare(enough: Callable[[], bool] = lambda: False) -> None:
+    """Import what is not needed before it is known that there are services, and hold what they may need later; only as
+    much as fits in before there is `enough`. Raises SystemFailure.
     """
-    import_loop()
-    import_json()
-    from lcinit.control import texts  # noqa: F401 - it reads files
-    from lcinit.service import running  # noqa: F401
-
+    for name in ("asyncio", "json", *_IN_TURN, "service.running"):
+        if enough():
+            return
+        _import(name)
     try:
         held.hold(*FOR_LATER)
     except OSError as error:
         raise SystemFailure.from_os_error("read the program", error) from error
+
+
+def _import(name: str) -> None:
+    if name == "asyncio":
+        import_loop()
+    elif name == "json":
+        import_json()
+    else:
+        __import__(f"lcinit.{name}")
 
 
 def stay(world: World, rules: Supervision, reading: Reading, spawner: Spawner) -> tuple[Action, Reader]:
