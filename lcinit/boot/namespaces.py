@@ -10,6 +10,7 @@ from lcinit.errors import SystemFailure
 from lcinit.linux import namespaces, process
 from lcinit.linux.signals import SIGKILL
 from lcinit.plan import steps as s
+from lcinit.supervisor.dumping import forbid_dumping
 from lcinit.supervisor.userns import any_procfs
 
 FLAGS = {
@@ -57,13 +58,6 @@ def clone_leader(world: World, step: s.CloneLeader) -> tuple[int, int]:
         process.set_pdeathsig(SIGKILL)
         world.reopen_root()
     return pid, pidfd
-
-
-def forbid_dumping() -> None:
-    """No ptrace, no core, no reading of /proc/PID/mem; checked, because a change of uid may undo it (proc(5))."""
-    process.set_dumpable(False)
-    if process.get_dumpable() != 0:
-        raise SystemFailure("PID 1 could be dumped and traced: prctl(PR_SET_DUMPABLE) had no effect")
 
 
 def become_root(world: World) -> None:

@@ -11,6 +11,7 @@ from lcinit import log
 from lcinit.boot import cgroups, namespaces
 from lcinit.errors import EX_CONFIG, LcinitError, SystemFailure
 from lcinit.plan import steps as s
+from lcinit.supervisor.dumping import forbid_dumping
 from lcinit.supervisor.loop import loop_needed
 from lcinit.supervisor.watch import SignalWatch
 
@@ -167,7 +168,7 @@ class Runner:
         elif isinstance(step, s.StartHelper):
             from lcinit.boot import helper
 
-            namespaces.forbid_dumping()
+            forbid_dumping()
             world.helper = helper.start(self.perform, cgroups.make_keeper_cgroup(world))
         elif isinstance(step, s.WriteIdMap):
             self._helper().ask(number)

@@ -19,7 +19,7 @@ import socket
 
 from lcinit.errors import SystemFailure
 from lcinit.guest.membership import Memberships
-from lcinit.guest.middle import Middle, harden
+from lcinit.guest.middle import Middle
 from lcinit.guest.order import (
     ENDED,
     ENDED_FORM,
@@ -36,6 +36,7 @@ from lcinit.guest.order import (
 from lcinit.guest.stillness import stillness
 from lcinit.guest.streams import Outer
 from lcinit.linux import signals
+from lcinit.supervisor.dumping import forbid_dumping
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -136,7 +137,7 @@ def enter(target: Target, order: Order, interrupts: signals.SignalFd, prepare: C
     streams' outer ends before the command can use them. Raises LcinitError: 126 and 127 for a command that cannot be
     run or is not there, 77 for what may not be entered, 78 for an unknown user.
     """
-    harden()
+    forbid_dumping()
     still = stillness(target)
     memberships = Memberships(target.cgroups, running=still is None)
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)

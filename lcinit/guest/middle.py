@@ -30,6 +30,7 @@ from lcinit.guest.streams import Streams
 from lcinit.linux import capabilities, namespaces, process, signals
 from lcinit.plan.guest import DEFAULT_PATH
 from lcinit.supervisor import accounts
+from lcinit.supervisor.dumping import forbid_dumping
 from lcinit.supervisor.spawn import execute
 
 TYPE_CHECKING = False
@@ -38,13 +39,6 @@ if TYPE_CHECKING:
 
     from lcinit.guest.membership import Memberships
     from lcinit.guest.target import Target
-
-
-def harden() -> None:
-    """Not dumpable, verified: a change of ids may have set what fs.suid_dumpable says (proc_sys_fs(5))."""
-    process.set_dumpable(False)
-    if process.get_dumpable() != 0:
-        raise SystemFailure("the kernel keeps this process dumpable, so that a guest could look into it")
 
 
 class Middle:
@@ -154,7 +148,7 @@ class Middle:
         except OSError as error:
             hint = "its id map has no such id" if error.errno == errno.EINVAL else ""
             raise SystemFailure.from_os_error(f"become {name} ({uid}:{gid}) in the guest", error, hint=hint) from error
-        harden()
+        forbid_dumping()
 
     def _set_groups(self, groups: tuple[int, ...]) -> None:
         try:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import gc
 
-from lcinit.boot.namespaces import forbid_dumping
 from lcinit.errors import LcinitError
+from lcinit.supervisor.dumping import forbid_dumping
 from lcinit.supervisor.loop import import_loop, new_loop, run
 
 TYPE_CHECKING = False

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from lcinit import log
 from lcinit.boot.boot import prepare, world_of
-from lcinit.boot.namespaces import forbid_dumping
 from lcinit.boot.probe import probe
 from lcinit.boot.reading import Reading, from_plain, to_plain
 from lcinit.boot.world import World
@@ -16,6 +15,7 @@ from lcinit.errors import LcinitError, SystemFailure
 from lcinit.guest.reexec import read_state
 from lcinit.linux import process, signals
 from lcinit.plan.facts import Cgroup
+from lcinit.supervisor.dumping import forbid_dumping
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

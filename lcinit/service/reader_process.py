@@ -17,7 +17,6 @@ import resource
 import struct
 
 from lcinit import log
-from lcinit.boot.namespaces import forbid_dumping
 from lcinit.boot.reading import to_plain
 from lcinit.config import load, service_files
 from lcinit.config.service_values import GuestFiles
@@ -25,6 +24,7 @@ from lcinit.errors import EX_CONFIG, EX_SOFTWARE, LcinitError
 from lcinit.linux import capabilities, process
 from lcinit.linux.signals import reset_signals
 from lcinit.service.reader_protocol import AGAIN, FIRST_AND_STAY, NUMBER, PATIENCE, REBOOT
+from lcinit.supervisor.dumping import forbid_dumping
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -191,10 +191,7 @@ def _read(path: str | None, root_fd: int) -> bytes:
 
 
 def _combined(config: Config, catalogue: Any, place: str, guest: GuestFiles) -> bytes:
-    import yaml  # noqa: F401 - before the privileges go that reading it may need
-
-    from lcinit.config.document import compose  # noqa: F401
-
+    service_files.import_all()
     _give_up_privileges()
     return _data(service_files.combine(config.services or (), catalogue, guest, place))
 

@@ -8,6 +8,7 @@ import select
 
 from lcinit.errors import LcinitError, SystemFailure
 from lcinit.linux import capabilities, mount, namespaces, process, signals
+from lcinit.supervisor.dumping import forbid_dumping
 from lcinit.supervisor.spawner_messages import NO_SLOT, packets
 
 TYPE_CHECKING = False
@@ -51,13 +52,6 @@ def changed_namespaces(procfs: int, before: dict[str, tuple[int, int]]) -> list[
     ]
 
 
-def harden() -> None:
-    """Not dumpable, verified: a change of ids may have set what fs.suid_dumpable says (proc_sys_fs(5))."""
-    process.set_dumpable(False)
-    if process.get_dumpable() != 0:
-        raise SystemFailure("the kernel keeps the spawner dumpable, so that a guest could look into it")
-
-
 def place_of(namespaces_entered: list[tuple[int, int]]) -> dict[str, Any]:
     """What PID 1 has that its children have from it: see `enter`."""
     return {
@@ -75,7 +69,7 @@ def enter(place: dict[str, Any], descriptors: list[int], kept: set[int]) -> None
     root and its standard streams. All but `kept` are closed afterwards. Raises OSError, LcinitError.
     """
     *spaces, root, stdin, stdout, stderr = descriptors
-    harden()
+    forbid_dumping()
     for fd, flag in zip(spaces, place["namespaces"], strict=True):
         if flag == namespaces.CLONE_NEWUSER:
             _enter_root(root)
@@ -89,7 +83,7 @@ def enter(place: dict[str, Any], descriptors: list[int], kept: set[int]) -> None
         os.setresgid(*gids)
     if os.getresuid() != uids:
         os.setresuid(*uids)
-    harden()
+    forbid_dumping()
     process.set_pdeathsig(signals.SIGKILL)  # a change of ids has undone it
     for number, stream in enumerate((stdin, stdout, stderr)):
         os.dup2(stream, number, inheritable=True)

@@ -18,7 +18,8 @@ from lcinit.errors import EX_OSERR, EX_SOFTWARE, LcinitError, SystemFailure
 from lcinit.linux import clone, launch, prepared, process, signals
 from lcinit.supervisor import environments as environments  # what is used later must be imported before
 from lcinit.supervisor import oom_score, spawn
-from lcinit.supervisor.place import enter, harden
+from lcinit.supervisor.dumping import forbid_dumping
+from lcinit.supervisor.place import enter
 from lcinit.supervisor.spawner_messages import ROOM, Message, program_of, receive
 
 TYPE_CHECKING = False
@@ -104,7 +105,7 @@ class SpawnerProcess:
 
     def _settle(self, parent: int, procfs: int) -> None:
         """Nothing of PID 1's is kept but the standard streams, and the memory that both have from before."""
-        harden()
+        forbid_dumping()
         process.set_pdeathsig(signals.SIGKILL)
         if os.getppid() != parent:
             os._exit(0)
