@@ -637,7 +637,8 @@ def new_modules(texts: list[str]) -> list[set[str]]:
     script = (
         f"import sys\nsys.path[:0] = {[os.getcwd(), *sys.path]!r}\nimport yaml, yaml.cyaml\n"
         "from lcinit.config import load, schema\nbefore = set(sys.modules)\n"
-        "from lcinit.config.service_files import combine\nfrom lcinit.config.service_values import GuestFiles\n"
+        "from lcinit.config.service_files import combine, import_all\nimport_all()\n"
+        "from lcinit.config.service_values import GuestFiles\n"
         "print(*(set(sys.modules) - before))\nbefore = set(sys.modules)\n"
         "contents = [(f's{at}', text) for at, text in enumerate(sys.stdin.buffer.read().split(b'\\0'))]\n"
         "found = combine((), {}.get, GuestFiles(directory='/', contents=tuple(contents)), 'c')\n"
