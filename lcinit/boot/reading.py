@@ -12,6 +12,7 @@ import os
 import select
 
 from lcinit.config.load import DEFAULT_PATH, read_file
+from lcinit.config.service_values import ServicePart
 from lcinit.errors import EX_CONFIG, ConfigError, LcinitError, SystemFailure
 from lcinit.record import Record
 
@@ -36,7 +37,7 @@ _PROCESSOR = 36  # proc_pid_stat(5), the 39th field, counted from the one after 
 class Reading:
     """A configuration that is being read by the child `pid`. `result` must be asked for once: it reaps the child, but
     for one that goes on because there are services. That is in `go_on` then, with the configuration, the path that it
-    was read from, and the other end of `channel`; what `result` returns then tells of no service.
+    was read from, and the other end of `channel`; what `result` returns then has no more than their names.
     """
 
     def __init__(self, path: str | None, go_on: GoOn | None = None) -> None:
@@ -86,7 +87,9 @@ class Reading:
         if answer:
             kind, value = marshal.loads(answer)
             if kind == "services":
-                return from_plain(value)  # type: ignore[no-any-return]
+                plain, names = value
+                parts = tuple([ServicePart(name=name, origin="") for name in names])
+                return from_plain(plain).replace(services=parts)  # type: ignore[no-any-return]
         _, status = os.waitpid(self.pid, 0)
         self.channel.close()
         if status != 0 or not answer:
@@ -116,7 +119,7 @@ def _run_elsewhere(pid: int) -> None:
                 os.close(stat)
             os.sched_setaffinity(pid, allowed - {int(fields[_PROCESSOR])})
             os.sched_setaffinity(pid, allowed)
-    except OSError:
+    except (OSError, ValueError, IndexError):
         pass
 
 
@@ -131,7 +134,9 @@ def _read(path: str | None, writer: int, channel: socket.socket, go_on: GoOn | N
             config = load(path)
             answer: tuple[str, Any]
             if go_on is not None and config.services is not None:
-                answer = ("services", to_plain(config.replace(services=())))  # PID 1 gets them with those of files
+                # of its services no more than their names: the rest comes with those of files
+                names = tuple([part.name for part in config.services])
+                answer = ("services", (to_plain(config.replace(services=())), names))
             else:
                 answer = ("config", to_plain(config))
         except LcinitError as error:

@@ -62,7 +62,11 @@ class Server:
         self._clients: list[Connection] = []
         self._limits: dict[str, RateLimit] = {}
         self._accepting = False
-        self._accept(True)
+        try:
+            self._accept(True)
+        except OSError:
+            self._free_reserve()
+            raise
 
     def clients(self) -> int:
         """How many are connected."""

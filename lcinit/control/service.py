@@ -150,9 +150,15 @@ class ControlServer:
         loop.remove_reader(self._listening)
         try:
             self._served = self._serve(self._listening)
-        except OSError as error:
-            log.warning(f"the control socket {self.path} is not served now: {error.strerror}")
-            self._retry = loop.call_later(_FIRST_RETRY, self._await_client, loop, self._listening)
+        except Exception as error:
+            if isinstance(error, OSError):
+                log.warning(f"the control socket {self.path} is not served now: {error.strerror}")
+            else:
+                log.unexpected(f"when the control socket {self.path} was to be served", error)
+            self._retry = loop.call_later(self._pause, self._await_client, loop, self._listening)
+            self._pause = min(self._pause * 2, _LAST_RETRY)
+        else:
+            self._loop = None
 
     def _failed(self, error: OSError) -> None:
         """Try again later, where that may help. Raises SystemFailure where not."""

@@ -37,7 +37,7 @@ class Cgroups:
         self._directories: dict[str, int] = {}
         self._entries: dict[str, str] = {}  # of each service, and of those before it that could not be removed
         self._killed: set[str] = set()
-        self._new: set[str] = set()  # in whose cgroup nobody has been yet
+        self._new: set[str] = set()  # whose cgroup was made since `take_new`
         self._number = 0
         self._limited: dict[str, CgroupLimits] = {}
         self._told: set[str] = set()
@@ -117,6 +117,7 @@ class Cgroups:
         killed once: the sequence number that they compare is that of the parent's cgroup.
         """
         self._killed.discard(name)
+        self._new.discard(name)
         if not self.remove(name):
             os.close(self._directories.pop(name))
             self._limited.pop(name, None)
@@ -165,11 +166,10 @@ class Cgroups:
             log.warning(f"{name} runs without cgroup.{key}: {why}")
 
     def take_new(self, name: str) -> bool:
-        """Whether nobody has been in its cgroup yet: once, before its first start there."""
-        if name in self._new:
-            self._new.discard(name)
-            return True
-        return False
+        """Whether its cgroup was made since this was asked last."""
+        new = name in self._new
+        self._new.discard(name)
+        return new
 
     def directory(self, name: str) -> int:
         """The directory of a service's cgroup, -1 for none."""

@@ -57,6 +57,7 @@ class HealthChecker:
         self._state = HealthState()
         loop = asyncio.get_running_loop()
         self._task = loop.create_task(self._repeat(loop, loop.time()))
+        self._task.add_done_callback(_tell_failure)
 
     def stop(self) -> None:
         """No more checks and no more calls; one that is under way is cancelled."""
@@ -126,3 +127,8 @@ class HealthChecker:
         finally:
             exchange.close()
         return result
+
+
+def _tell_failure(task: Task[None]) -> None:
+    if not task.cancelled() and task.exception() is not None:
+        log.unexpected("there are no more health checks", task.exception())

@@ -222,7 +222,8 @@ class Task:
         self.begun = time.monotonic()
         try:
             program = self.program()
-            self._oom_before = self._around.members.oom_kills_before(self.name)
+            used = bool(self.service.start_pre)
+            self._oom_before = self._around.members.oom_kills_before(self.name, used=used)
             if self.service.type == "notify-fd":
                 from lcinit.service.ready_fd import ReadyFd
 

@@ -180,9 +180,10 @@ class Members:
         directory = self.cgroups.directory(name)
         return cgroup_control.oom_kills(directory) if directory >= 0 else 0
 
-    def oom_kills_before(self, name: str) -> int:
-        """The same at a start: of a cgroup that was made for it the kernel need not be asked."""
-        return 0 if self.cgroups.take_new(name) else self.oom_kills(name)
+    def oom_kills_before(self, name: str, *, used: bool) -> int:
+        """The same at a start: of a cgroup that was made for it, and not `used` since, the kernel need not be asked."""
+        new = self.cgroups.take_new(name)
+        return 0 if new and not used else self.oom_kills(name)
 
     def service_of(self, pid: int) -> str | None:
         """Which service a process belongs to, by its cgroup; None where that does not tell."""

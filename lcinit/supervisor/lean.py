@@ -2,7 +2,7 @@
 
 More than half of the time and the memory that `import asyncio` takes goes to modules that asyncio itself needs for its
 debug mode, for threads, subprocesses, host names, TLS and messages: concurrent, inspect, logging, ssl, subprocess,
-threading, traceback, typing; or of which it needs little: enum, math, signal, socket. While it is imported they are
+threading, traceback, typing; or of which it needs little: enum, signal, socket. While it is imported they are
 represented by stand-ins, which hold what asyncio looks at then, and what a loop may need later: to say that a callback
 has failed is not to need an import, which PID 1 refuses once its root has changed. Whatever else is wanted of one of
 them is had from the real module, imported at that moment. The same goes for those of asyncio's own modules that only
@@ -104,7 +104,6 @@ def _around_asyncio() -> dict[str, ModuleType | None]:
         ),
         "linecache": _StandIn("linecache"),
         "logging": _StandIn("logging", getLogger=lambda _name=None: _Logger(), DEBUG=10),
-        "math": _StandIn("math", ceil=lambda number: -int(-number // 1)),
         # the parts in C have all but names of their numbers, and what is made of sockets for other programs
         "signal": _StandIn("signal", **_public(_signal)),
         "socket": _StandIn("socket", **_public(_socket)),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from lcinit import log
+from lcinit.errors import LcinitError
 from lcinit.linux import signals
 from lcinit.linux.signals import SIGRTMIN, SignalFd, SignalInfo, signal_name
 from lcinit.supervisor.reaper import Reaper
@@ -102,6 +103,8 @@ class SignalStream:
                 continue
             try:
                 self._take(info)
+            except LcinitError as error:
+                log.warning(f"{signal_name(info.signo)}: {error}")
             except Exception as error:
                 log.unexpected(f"on {signal_name(info.signo)}", error)
         if ended:

@@ -420,6 +420,19 @@ def test_callbacks_may_stop_it_and_may_fail() -> None:
     as_pid1(body)
 
 
+def test_a_checker_that_cannot_go_on_says_so(capfd: pytest.CaptureFixture[str]) -> None:
+    async def body() -> None:
+        async def run(_command: Command, _timeout: float) -> Status:
+            return Status(0)
+
+        checker = HealthChecker(Health(exec=Command(argv=("x",)), interval="often"), run, print, print)  # type: ignore[arg-type]
+        checker.start()
+        await asyncio.sleep(0.05)
+
+    as_pid1(body)
+    assert "unexpected, there are no more health checks: TypeError" in capfd.readouterr().err
+
+
 def test_a_second_start_takes_the_place_of_the_first() -> None:
     async def body() -> None:
         running = most = 0

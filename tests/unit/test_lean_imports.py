@@ -12,7 +12,18 @@ import pytest
 
 import lcinit
 
+
+def _runs(name: str) -> bool:
+    """Whether there is such an interpreter, and not only a name that would find one."""
+    try:
+        return subprocess.run([name, "-c", ""], capture_output=True, check=False).returncode == 0
+    except FileNotFoundError:
+        return False
+
+
 PACKAGE = Path(lcinit.__file__).parent
+VERSIONS = [f"python3.{minor}" for minor in range(11, 20)]
+INTERPRETERS = [sys.executable, *filter(_runs, VERSIONS)]
 START = f"import sys; sys.path.append({str(PACKAGE.parent)!r}); from lcinit.supervisor import lean\n"
 
 
@@ -51,7 +62,6 @@ def test_a_loop_runs_without_them() -> None:
         "inspect",
         "linecache",
         "logging",
-        "math",
         "re",
         "signal",
         "socket",
@@ -124,6 +134,57 @@ loop.run_until_complete(body())
         lines = done.stderr.splitlines()
         assert len(lines) == 5
         assert all("unexpected, on the event loop" in line and "ValueError: unforeseen" in line for line in lines)
+
+
+USES = """
+from lcinit.boot import guard
+from lcinit.supervisor import loop as loops
+asyncio = loops.import_loop()
+loop = loops.new_loop()
+async def within(seconds):
+    async with asyncio.timeout(seconds):
+        await loop.create_future()
+async def body():
+    lock, event = asyncio.Lock(), asyncio.Event()
+    loop.call_later(0.001, event.set)
+    async with lock:
+        await asyncio.sleep(0.001)
+        await asyncio.sleep(0)
+        await event.wait()
+    for late in (within(0.001), asyncio.wait_for(loop.create_future(), 0.001)):
+        try:
+            await late
+        except TimeoutError:
+            pass
+    task = loop.create_task(within(9))
+    await asyncio.wait([task], timeout=0.001)
+    await asyncio.wait([task, loop.create_task(asyncio.sleep(0))], return_when=asyncio.FIRST_COMPLETED)
+    await asyncio.gather(asyncio.sleep(0), asyncio.shield(asyncio.sleep(0)))
+    task.cancel()
+    try:
+        await task
+    except asyncio.CancelledError:
+        assert task.cancelled() and "cancelled" in repr(task)
+    import os
+    reader, writer = os.pipe()
+    ready = loop.create_future()
+    loop.add_reader(reader, lambda: ready.done() or ready.set_result(os.read(reader, 9)))
+    loop.add_writer(writer, lambda: loop.remove_writer(writer) and os.write(writer, b"x"))
+    assert await ready == b"x"
+    loop.remove_reader(reader)
+    loop.call_soon_threadsafe(print, "all", asyncio.current_task().get_name() != "")
+    await asyncio.sleep(0.001)
+guard.close()
+loop.run_until_complete(body())
+loop.close()
+"""
+
+
+@pytest.mark.parametrize("interpreter", INTERPRETERS)
+def test_what_lcinit_does_with_a_loop_needs_no_import(interpreter: str) -> None:
+    argv = [interpreter, "-I", "-S", "-B", "-c", START + USES]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "all True\n", "")
 
 
 def test_what_it_says_goes_to_the_log() -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from lcinit.errors import LcinitError
 from lcinit.linux import signals
 from lcinit.linux.signals import SignalInfo
 from lcinit.supervisor import loop as loops
@@ -92,6 +93,8 @@ def test_on_a_signal_and_at_the_end_of_a_child(
             taken.append(info.signo)
             if info.signo == signal.SIGUSR1:
                 fail()
+            if info.signo == signal.SIGWINCH:
+                raise LcinitError("not now", hint="later")
 
         async def run() -> None:
             stream = SignalStream(reaper, take)
@@ -103,18 +106,19 @@ def test_on_a_signal_and_at_the_end_of_a_child(
                     os._exit(7)
                 children.append(reaper.register(pid))
                 children[-1].on_end = fail
-            os.kill(os.getpid(), signal.SIGUSR1)
-            os.kill(os.getpid(), signal.SIGUSR2)
+            for number in (signal.SIGUSR1, signal.SIGWINCH, signal.SIGUSR2):
+                os.kill(os.getpid(), number)
             async with asyncio.timeout(5):
-                while len(taken) < 2 or any(child.status is None for child in children):  # noqa: ASYNC110
+                while len(taken) < 3 or any(child.status is None for child in children):  # noqa: ASYNC110
                     await asyncio.sleep(0.01)
             assert [child.status for child in children] == [7, 7, 7]
             stream.stop()
 
         loop.run_until_complete(run())
-        assert sorted(taken) == [signal.SIGUSR1, signal.SIGUSR2]
+        assert sorted(taken) == [signal.SIGUSR1, signal.SIGUSR2, signal.SIGWINCH]
 
     in_a_fork(body)
     said = capfd.readouterr().err
     assert said.count("unexpected, on SIGUSR1: RuntimeError: unforeseen") == 1
+    assert said.count("warning: SIGWINCH: not now; later") == 1
     assert said.count("unexpected, at the end of process") == 3
