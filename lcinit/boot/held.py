@@ -9,8 +9,8 @@ from __future__ import annotations
 import marshal
 import os
 import sys
-from importlib._bootstrap_external import MAGIC_NUMBER  # importlib.util has it, and imports half a library
-from importlib.machinery import ModuleSpec, PathFinder
+from _frozen_importlib import ModuleSpec  # importlib's, which imports warnings
+from _frozen_importlib_external import MAGIC_NUMBER, PathFinder
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ stays below the cap with all of them expanded.
 from __future__ import annotations
 
 from lcinit.config.diagnostics import Problems, quoted
-from lcinit.errors import EX_OSERR, LcinitError
+from lcinit.config.yaml_parser import yaml_parser
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -137,20 +137,11 @@ class _Composer:
         self._root: Node | None = None
 
     def compose(self) -> Node:
-        import yaml
-
-        try:
-            from yaml._yaml import CParser
-        except ImportError:
-            raise LcinitError(
-                "PyYAML was built without libyaml, and its Python parser is not safe against deep documents",
-                hint="install a PyYAML that has yaml.CSafeLoader",
-                exit_code=EX_OSERR,
-            ) from None
+        yaml = yaml_parser()
         events = yaml.events
         scalar, mapping, mapping_end = events.ScalarEvent, events.MappingStartEvent, events.MappingEndEvent
         try:
-            next_event = CParser(self._text).get_event
+            next_event = yaml.parse(self._text).get_event
             while (event := next_event()) is not None:
                 kind = type(event)
                 if kind is scalar:
@@ -165,9 +156,9 @@ class _Composer:
                     self._alias(event)
                 elif kind is events.DocumentStartEvent and self._root is not None:
                     self._fail(event.start_mark, "a second document begins", 'keep one document, without another "---"')
-        except yaml.MarkedYAMLError as error:
+        except yaml.MarkedError as error:
             self._syntax(error)
-        except yaml.YAMLError as error:
+        except yaml.Error as error:
             self._unreadable(error)
         return self._root or Node(NULL, None, 1, 1)
 

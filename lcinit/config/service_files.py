@@ -2,7 +2,7 @@
 
 What the guest has is hostile: it is read by handles, up to a size, and never waited for; a file that is wrong is the
 trouble of its service alone. Whoever parses it may have given up all rights by then, also that to read the library: so
-what is imported on demand elsewhere is imported before, see `import_all`; FOR_MISTAKES must be there, too.
+what is imported on demand elsewhere is imported before, see `import_all`.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from lcinit.config.service_names import is_name
 from lcinit.config.service_schema import SERVICE
 from lcinit.config.service_values import Broken, Catalogue, GuestFiles, ServicePart
 from lcinit.config.shapes import INVALID, Reading
+from lcinit.config.yaml_parser import yaml_parser
 from lcinit.errors import LcinitError, SystemFailure
 from lcinit.linux import files
 
@@ -41,16 +42,18 @@ _MANY_BROKEN: Final = 50
 """So many services may have all their problems told; of each further one it is the first."""
 _MOST_SHOWN: Final = 10
 _RESOLVE: Final = files.RESOLVE_IN_ROOT | files.RESOLVE_NO_MAGICLINKS
-FOR_MISTAKES: Final = ("difflib", "ipaddress", "lcinit.config.other_words")
-"""Modules that are imported when a file has mistakes, or names an address."""
-_FOR_ALL: Final = ("heapq", "yaml", "lcinit.linux.capabilities", "lcinit.linux.signals")
+_NEEDED_LATER: Final = (
+    *("difflib", "ipaddress"),
+    *("lcinit.config.other_words", "lcinit.linux.capabilities", "lcinit.linux.signals"),
+)
 _FILE: Final = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
 def import_all() -> None:
-    """Import what reading a service file may need, and what FOR_MISTAKES import."""
-    for name in _FOR_ALL:
+    """Import what reading a service file may need, and what telling of mistakes in one needs."""
+    yaml_parser()
+    for name in _NEEDED_LATER:
         __import__(name)
 
 

@@ -17,8 +17,12 @@ if TYPE_CHECKING:
     from lcinit.config.shapes import Json, Reading
 
 NAME: Final = "[A-Za-z0-9_][A-Za-z0-9_.@-]{0,63}"
-"""Pattern of a service's name; RESERVED are lcinit's own."""
+"""Pattern of a service's name; RESERVED are lcinit's own. To match it takes a module that takes long to import."""
 RESERVED: Final = frozenset(("exec.command", "lcinit"))
+_FIRST: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_")
+_LATER: Final = _FIRST | set(".@-")
+_LONGEST: Final = 64
+_NAME_EXPECTS: Final = "a service's name: letters, digits, _ . @ -"
 MAX_SIZE: Final = 2**62
 MAX_DESCRIPTION: Final = 200
 _UNITS: Final = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
@@ -29,7 +33,9 @@ _RUNLEVEL_EXPECTS: Final = "a runlevel: 1 to 5, or S"
 
 
 def parse_name(text: str) -> str:
-    """A service's name. Unfit for those that lcinit has taken."""
+    """A service's name. Unfit for what cannot be one, and for those that lcinit has taken."""
+    if not _fits(text):
+        raise Unfit(f"{quoted(text)} does not fit", f"write {_NAME_EXPECTS}")
     if text in RESERVED:
         raise Unfit(f"{quoted(text)} is lcinit's own name", "choose another one")
     return text
@@ -37,9 +43,11 @@ def parse_name(text: str) -> str:
 
 def is_name(text: str) -> bool:
     """Whether a service may have this name."""
-    import re
+    return _fits(text) and text not in RESERVED
 
-    return re.fullmatch(NAME, text) is not None and text not in RESERVED
+
+def _fits(text: str) -> bool:
+    return 0 < len(text) <= _LONGEST and text[0] in _FIRST and _LATER.issuperset(text)
 
 
 def parse_size(text: str) -> int:
@@ -210,7 +218,7 @@ class Runlevel(Shape):
         return {"anyOf": [{"type": "integer", "minimum": 1, "maximum": 5}, {"enum": ["S", "s"]}]}
 
 
-SERVICE_NAME: Final = Text("a service's name: letters, digits, _ . @ -", NAME, parse_name)
+SERVICE_NAME: Final = Text(_NAME_EXPECTS, convert=parse_name, shown=f"^(?:{NAME})$")
 SIZE: Final = Forms(
     _SIZE_EXPECTS,
     Number(1, MAX_SIZE, _SIZE_EXPECTS),

@@ -17,7 +17,6 @@ import resource
 import struct
 
 from lcinit import log
-from lcinit.boot import held
 from lcinit.boot.reading import to_plain
 from lcinit.config import load, service_files
 from lcinit.config.service_values import GuestFiles
@@ -193,7 +192,6 @@ def _read(path: str | None, root_fd: int) -> bytes:
 
 def _combined(config: Config, catalogue: Any, place: str, guest: GuestFiles) -> bytes:
     service_files.import_all()
-    held.hold(*service_files.FOR_MISTAKES)
     _give_up_privileges()
     return _data(service_files.combine(config.services or (), catalogue, guest, place))
 

@@ -127,17 +127,3 @@ def test_code_is_that_of_the_source(package: Path, compiled: str) -> None:
 
 def test_what_is_not_there_is_an_error(package: Path) -> None:
     assert "there is no module kept.three" in run('held.hold("kept.three")', package).stderr
-
-
-def test_what_a_reader_of_service_files_may_need_for_a_mistake_is_held() -> None:
-    code = """
-from lcinit.config import service_files
-service_files.import_all()
-held.hold(*service_files.FOR_MISTAKES)
-guard.close()
-for text in (b"comand: x\\n", b"command: x\\nautorestart: true\\n", b"command: x\\nhealth: {tcp: 'x:1'}\\n"):
-    found = service_files.combine((), {}.get, service_files.GuestFiles(directory="/", contents=(("a", text),)), "c")
-    print(found.broken[0].text.splitlines()[0])
-"""
-    done = run(code, *map(Path, sys.path))
-    assert len(done.stdout.splitlines()) == 3 and "did you mean" in done.stdout, done
