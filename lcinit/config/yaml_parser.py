@@ -71,7 +71,8 @@ def _alone() -> Parser | None:
         return Parser(sys.modules[_NATIVE], package.events, package.error)
     except Exception as error:
         log.debug(f"PyYAML is imported with all that it has: {error}")
-        sys.modules.pop(_NATIVE, None)
+        for name in [each for each in sys.modules if each.startswith("yaml.")]:
+            del sys.modules[name]
         return None
     finally:
         del sys.modules["yaml"]  # the next one to import it gets all of it, with these parts

@@ -57,6 +57,8 @@ def first(config: Config, path: str | None, channel: socket.socket, start: Calla
         place = service_files.catalogue_directory()
         catalogue = service_files.read_catalogue(place)
         no_guest = _Prepared(config, catalogue, place)
+        if not config.services:
+            service_files.import_all()  # the guest has some, else there would be none
         received, fds = _receive(channel)
         stays = received == FIRST_AND_STAY
         if received:
