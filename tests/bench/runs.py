@@ -1,8 +1,9 @@
-"""Running peers in turn: A B C, A B C, …; medians; ratios of what was measured in one run."""
+"""Running peers in turn, in another order each time; medians; ratios of what was measured in one run."""
 
 from __future__ import annotations
 
 import os
+import random
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -170,10 +171,14 @@ def _remove(directory: str) -> None:
 def in_turn(
     peers: Sequence[Peer], rounds: int, measure: Callable[[Peer], Sequence[float]], report: Callable[[str], None]
 ) -> dict[str, list[float]]:
-    """The medians of what `measure` says of each peer over `rounds` rounds, after those that do not count."""
+    """The medians of what `measure` says of each peer over `rounds` rounds, after those that do not count.
+
+    What one leaves to the machine (processes that end, caches, processors that sleep) the next one has. So that this is
+    not always the same one, each round has an order of its own, the same in every run.
+    """
     samples: dict[str, list[Sequence[float]]] = {peer.name: [] for peer in peers}
     for turn in range(rounds + WARM_UP):
-        for peer in peers:
+        for peer in random.Random(turn).sample(peers, len(peers)):
             values = measure(peer)
             if turn >= WARM_UP:
                 samples[peer.name].append(values)
