@@ -12,6 +12,8 @@ import sys
 from _frozen_importlib import ModuleSpec  # importlib's, which imports warnings
 from _frozen_importlib_external import MAGIC_NUMBER, PathFinder
 
+from lcinit.errors import SystemFailure
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -54,7 +56,7 @@ class _Loader:
 
 def hold(*names: str) -> None:
     """Read modules for later imports; their packages are imported now. What they import themselves must be imported or
-    held as well, once imports are refused. Raises ImportError, OSError.
+    held as well, once imports are refused. Raises ImportError, SystemFailure.
     """
     for name in names:
         if name not in sys.modules and name not in _held:
@@ -62,7 +64,10 @@ def hold(*names: str) -> None:
             spec = PathFinder.find_spec(name, _path_of(package) if package else None)
             if spec is None:
                 raise ImportError(f"there is no module {name}")
-            _held[name] = spec.origin or "", _code(spec)
+            try:
+                _held[name] = spec.origin or "", _code(spec)
+            except OSError as error:
+                raise SystemFailure.from_os_error(f"read the module {name}", error) from error
     if Finder not in sys.meta_path:
         sys.meta_path.insert(0, Finder)
 

@@ -10,7 +10,6 @@ import _json  # noqa: F401 - a library of its own
 import os
 
 from lcinit.boot import guard, held, own
-from lcinit.errors import SystemFailure
 from lcinit.supervisor.spawner import Spawner
 
 TYPE_CHECKING = False
@@ -42,10 +41,7 @@ class Early:
             "pid-file": _look_for_pid,
             "reader": lambda descriptors: _become_reader(argv, descriptors),
         }
-        try:
-            held.hold(*FOR_FUNCTIONS)
-        except OSError as error:
-            raise SystemFailure.from_os_error("read the program", error) from error
+        held.hold(*FOR_FUNCTIONS)
         self.spawner = Spawner.start(functions, close_imports=guard.close)
 
     @property

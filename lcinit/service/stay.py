@@ -15,7 +15,6 @@ import resource
 from lcinit import log
 from lcinit.boot import guard, held
 from lcinit.boot.runner import Runner
-from lcinit.errors import SystemFailure
 from lcinit.linux import files, namespaces, process
 from lcinit.plan import steps as s
 from lcinit.service.reader import Reader
@@ -62,10 +61,7 @@ def prepare(enough: Callable[[], bool] = lambda: False) -> None:
         if enough():
             return
         _import(name)
-    try:
-        held.hold(*FOR_LATER)
-    except OSError as error:
-        raise SystemFailure.from_os_error("read the program", error) from error
+    held.hold(*FOR_LATER)
 
 
 def _import(name: str) -> None:
