@@ -155,8 +155,7 @@ class ControlServer:
                 log.warning(f"the control socket {self.path} is not served now: {error.strerror}")
             else:
                 log.unexpected(f"when the control socket {self.path} was to be served", error)
-            self._retry = loop.call_later(self._pause, self._await_client, loop, self._listening)
-            self._pause = min(self._pause * 2, _LAST_RETRY)
+            self._retry_later(self._await_client, loop, self._listening)
         else:
             self._loop = None
 
@@ -166,10 +165,10 @@ class ControlServer:
         if error.errno not in _PASSING:
             raise failure from error
         log.warning(f"{failure}; trying again in {self._pause:.0f} s")
-        self._retry_later()
+        self._retry_later(self._try_again)
 
-    def _retry_later(self) -> None:
-        self._retry = asyncio.get_running_loop().call_later(self._pause, self._try_again)
+    def _retry_later(self, again: Callable[..., None], *arguments: object) -> None:
+        self._retry = asyncio.get_running_loop().call_later(self._pause, again, *arguments)
         self._pause = min(self._pause * 2, _LAST_RETRY)
 
     def _try_again(self) -> None:
@@ -187,9 +186,9 @@ class ControlServer:
             self._listen(await bind(self._place))
         except OSError as error:
             log.warning(f"the control socket {self.path} is not served: {error.strerror}")
-            self._retry_later()
+            self._retry_later(self._try_again)
         except LcinitError as error:
             log.warning(f"{error}; trying again in {self._pause:.0f} s")
-            self._retry_later()
+            self._retry_later(self._try_again)
         finally:
             self._binding = None
