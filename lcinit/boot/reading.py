@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 else:
     import _socket as socket
 
-SHORT = 4096  # bytes of a file that is read in less time than the YAML parser takes to import
 _CHUNK = 1 << 16
 _NOTHING = object()
 _PROCESSOR = 36  # proc_pid_stat(5), the 39th field, counted from the one after the name
@@ -43,7 +42,6 @@ class Reading:
     def __init__(self, path: str | None, go_on: GoOn | None = None) -> None:
         """Forks. Raises SystemFailure."""
         self.path = path
-        self.is_short = False
         try:
             self.channel, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             reader, writer = os.pipe2(os.O_CLOEXEC)
@@ -59,19 +57,16 @@ class Reading:
         other.close()
         self._reader = reader
 
-    def is_ready(self, seconds: float = 0) -> bool:
-        """Whether the answer is there by then, or there will be none."""
-        return bool(select.select([self._reader], [], [], seconds)[0])
+    def is_ready(self) -> bool:
+        """Whether the answer is there, or there will be none."""
+        return bool(select.select([self._reader], [], [], 0)[0])
 
     def mentions_services(self) -> bool:
-        """Whether the file looks as if there were services in it: what they need can be begun meanwhile. Afterwards
-        `is_short` tells whether it does not take long to read.
-        """
+        """Whether the file looks as if there were services in it: what they need can be begun meanwhile."""
         try:
             text = read_file(self.path or DEFAULT_PATH)
         except ConfigError:
             return False  # the child tells what is wrong
-        self.is_short = len(text) <= SHORT
         return any(key in text for key in (b"services:", b'services"', b"services'"))
 
     def result(self) -> Config:

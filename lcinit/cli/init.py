@@ -52,7 +52,6 @@ example: start a guest that stands in /mnt/root, in namespaces of its own; its i
 # fs.nr_open as the kernel has it; where libc lacks close_range(2) each number below is a call of its own
 _PAST_ANY_DESCRIPTOR = 1 << 20
 
-NEARLY = 0.02  # seconds
 RUNLEVELS = frozenset("0123456SsQqUuabc")
 
 
@@ -149,14 +148,11 @@ def _begin_services(path: str | None) -> Early:
 
 
 def _import_for_services(reading: Reading) -> None:
-    """While the configuration is being read. Once it is, the services are asked for first: all their files take longer
-    to read than all imports, so one that is nearly read is waited for.
-    """
+    """While the configuration is being read: once it is, the services are asked for first."""
     from lcinit.guest import stay as _stay  # noqa: F401
     from lcinit.service import stay
 
-    if not (reading.is_short and reading.is_ready(NEARLY)):
-        stay.prepare(enough=reading.is_ready)
+    stay.prepare(enough=reading.is_ready)
 
 
 def _stay_with_services(
