@@ -15,7 +15,7 @@ import termios
 import time
 from typing import Self
 
-from lcinit.linux import mount, namespaces, process
+from lcinit.linux import mount, namespaces, prepared, process
 from lcinit.linux.calls import AT_FDCWD
 from tests.lab.container import cgroup2_mount, kill_cgroup, remove_cgroup
 
@@ -82,8 +82,15 @@ class Rig:
         os.close(go)
         os.close(tell)
         os.close(self._say)
+        try:
+            self._wait_for_guest(allow, ready)
+        except BaseException:
+            self.__exit__()
+            raise
+
+    def _wait_for_guest(self, allow: int, ready: int) -> None:
         procfs = os.open("/proc", os.O_PATH)
-        if mapped:
+        if self.mapped:
             for name in ("uid_map", "gid_map"):
                 namespaces.write_proc_file(procfs, self.pid, name, b"0 %d 65536\n" % SHIFT)
         os.close(procfs)
@@ -92,15 +99,14 @@ class Rig:
         said = os.read(ready, 4096)
         os.close(ready)
         if said != b"ready":
-            self.__exit__()
             raise AssertionError(f"the rig did not start: {said.decode(errors='replace')}")
 
     def _guest(self, argv: tuple[str, ...], go: int, tell: int, drop: tuple[int, ...], chroot: str | None) -> None:
         try:
             os.read(go, 1)
-            os.setgroups([])
-            os.setresgid(0, 0, 0)
-            os.setresuid(0, 0, 0)
+            for call in prepared.set_ids(0, 0, ()):
+                # libc's functions would wait for a thread of the test's process that began while this one was cloned
+                prepared.perform("change ids", *call)
             os.setsid()
             mount.make_private("/")
             for kind, target in (("proc", "/proc"), ("devpts", "/dev/pts")):
