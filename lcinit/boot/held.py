@@ -12,15 +12,14 @@ import sys
 from _frozen_importlib import ModuleSpec  # importlib's, which imports warnings
 from _frozen_importlib_external import MAGIC_NUMBER, PathFinder
 
+from lcinit import archive
+from lcinit.archive import PYC_HEADER, Loader
 from lcinit.errors import SystemFailure
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from importlib.machinery import SourceFileLoader
-    from types import ModuleType
 
-_HEADER = 16  # bytes of a .pyc file before its code
 _UNCHECKED = MAGIC_NUMBER + (1).to_bytes(4, "little")  # it stands for its source, whatever that is by now
 
 _held: dict[str, tuple[str, bytes]] = {}
@@ -34,24 +33,12 @@ class Finder:
         """Its specification; None for what is not held."""
         if name not in _held:
             return None
-        spec = ModuleSpec(name, _Loader, origin=_held[name][0])  # type: ignore[arg-type]
+        spec = ModuleSpec(name, _loader, origin=_held[name][0])  # type: ignore[arg-type]
         spec.has_location = True
         return spec
 
 
-class _Loader:
-    """Runs what is held."""
-
-    @staticmethod
-    def create_module(_spec: ModuleSpec) -> None:
-        """The usual one."""
-        return
-
-    @staticmethod
-    def exec_module(module: ModuleType) -> None:
-        """Run its code, and hold it no longer."""
-        exec(marshal.loads(_held[module.__name__][1]), module.__dict__)  # noqa: S102 - it is ours
-        del _held[module.__name__]
+_loader = Loader(lambda name: _held.pop(name)[1])
 
 
 def hold(*names: str) -> None:
@@ -61,11 +48,10 @@ def hold(*names: str) -> None:
     for name in names:
         if name not in sys.modules and name not in _held:
             package = name.rpartition(".")[0]
-            spec = PathFinder.find_spec(name, _path_of(package) if package else None)
-            if spec is None:
-                raise ImportError(f"there is no module {name}")
+            if package:
+                __import__(package)
             try:
-                _held[name] = spec.origin or "", _code(spec)
+                _held[name] = archive.code(name) or _read(name, package)
             except OSError as error:
                 raise SystemFailure.from_os_error(f"read the module {name}", error) from error
     if Finder not in sys.meta_path:
@@ -77,9 +63,11 @@ def names() -> frozenset[str]:
     return frozenset(_held)
 
 
-def _path_of(package: str) -> Sequence[str]:
-    __import__(package)
-    return sys.modules[package].__path__
+def _read(name: str, package: str) -> tuple[str, bytes]:
+    spec = PathFinder.find_spec(name, sys.modules[package].__path__ if package else None)
+    if spec is None:
+        raise ImportError(f"there is no module {name}")
+    return spec.origin or "", _code(spec)
 
 
 def _code(spec: ModuleSpec) -> bytes:
@@ -88,8 +76,8 @@ def _code(spec: ModuleSpec) -> bytes:
     if spec.cached is not None and spec.origin is not None:
         try:
             data = loader.get_data(spec.cached)
-            if data[: len(_UNCHECKED)] == _UNCHECKED or data[:_HEADER] == _by_time(os.stat(spec.origin)):
-                return data[_HEADER:]
+            if data[: len(_UNCHECKED)] == _UNCHECKED or data[:PYC_HEADER] == _by_time(os.stat(spec.origin)):
+                return data[PYC_HEADER:]
         except OSError:
             pass
     return marshal.dumps(loader.get_code(spec.name))

@@ -12,16 +12,17 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 TOOLS = frozenset({"overlay", "mount-idmapped", "tolerant", "initctl"})
+_ARCHIVE = "from lcinit import archive; archive.use(); "
 _START = (
-    "import sys; sys.path[:] = sys.argv.pop(1).split(':'); "
+    f"import sys; sys.path[:] = sys.argv.pop(1).split(':'); {_ARCHIVE}"
     "from lcinit.cli.main import main; sys.exit(main(sys.argv[1:]))"
 )
 _READER = (
-    "import sys; sys.path[:] = sys.argv.pop(1).split(':'); "
+    f"import sys; sys.path[:] = sys.argv.pop(1).split(':'); {_ARCHIVE}"
     "from lcinit.service.reader_process import main; main(sys.argv[1:])"
 )
 _KEEPER = (
-    "import sys; sys.path.insert(0, sys.argv.pop(1)); "
+    f"import sys; sys.path.insert(0, sys.argv.pop(1)); {_ARCHIVE}"
     "from lcinit.control.keeper import main; sys.exit(main(sys.argv[1:]))"
 )
 
