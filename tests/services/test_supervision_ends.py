@@ -18,7 +18,7 @@ from tests.lab.boot_root import boot_root
 from tests.lab.managers import DRIVERS
 from tests.services.bare import SHARED, Bare, sh
 from tests.services.looking import running
-from tests.services.rig import Guest
+from tests.services.rig import Guest, wait_until
 
 STAY = "exec sleep 1000"
 DEAF = sh("trap '' TERM; echo >&3; while :; do sleep 0.05; done", type="notify-fd", stop_timeout="1h")
@@ -193,8 +193,9 @@ def test_a_guest_with_busybox_alone_has_services(tmp_path: Path) -> None:
         assert guest.process(user["pid"], "Uid").split() == ["12"] * 4
         assert guest.process(user["pid"], "Gid").split() == ["13"] * 4
         assert guest.process(1, "Uid").split() == ["0"] * 4
-        assert "hello" in guest.read("/var/log/lcinit/web/current")
-        assert os.stat(guest.path("/var/log/lcinit/web/current")).st_uid == SHIFT
+        log = guest.path("/var/log/lcinit/web/current")  # what services say first is written a moment later
+        wait_until(lambda: os.path.exists(log) and "hello" in guest.read("/var/log/lcinit/web/current"), "hello", guest)
+        assert os.stat(log).st_uid == SHIFT
         assert guest.lcinit("restart", "own").returncode == 0
         assert guest.up("web")["pid"] != web["pid"]
         assert "own" in guest.lcinit("status").stdout
