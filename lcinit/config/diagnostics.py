@@ -93,7 +93,12 @@ class Problems:
 
 def quoted(text: str) -> str:
     """A text as a message shows it: in double quotes, on one line, control characters escaped, not too long."""
-    return f'"{_escaped(text, _SHOWN)}"'
+    return f'"{shortened(text)}"'
+
+
+def shortened(text: str) -> str:
+    """The same without the quotes."""
+    return _escaped(text, _SHOWN)
 
 
 def _escaped(text: str, length: int) -> str:

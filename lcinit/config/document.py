@@ -9,7 +9,7 @@ stays below the cap with all of them expanded.
 
 from __future__ import annotations
 
-from lcinit.config.diagnostics import Problems, quoted
+from lcinit.config.diagnostics import Problems, quoted, shortened
 from lcinit.config.yaml_parser import yaml_parser
 
 TYPE_CHECKING = False
@@ -45,9 +45,11 @@ _NUMERIC: Final = frozenset("0123456789abcdefABCDEFxXoOinIN_.:+-")
 # Everything that YAML 1.1 or 1.2 calls a number, beside plain decimal integers and fractions.
 _ODD_NUMBER: Final = (
     r"[-+]?(?:0b[01_]+|0o[0-7_]+|0x[0-9a-fA-F_]+|[0-9][0-9_]*(?::[0-5]?[0-9])+(?:\.[0-9_]*)?"
-    r"|(?:[0-9][0-9_]*\.?[0-9_]*|\.[0-9][0-9_]*)(?:[eE][-+]?[0-9]+)?|\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))"
+    r"|(?:[0-9][0-9_]*(?:\.[0-9_]*)?|\.[0-9][0-9_]*)(?:[eE][-+]?[0-9]+)?|\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))"
 )
 _MAX_DIGITS: Final = 18
+_MAX_NUMBER: Final = 1000
+"""Characters of what can be meant as a number: what is longer is text."""
 
 _SYNTAX_HINTS: Final = {
     "mapping values are not allowed in this context": "indent keys of one mapping alike, and put text that holds "
@@ -194,7 +196,7 @@ class _Composer:
                 if len(digits) > _MAX_DIGITS:
                     return self._bad(line, column, f"the number {quoted(raw)} is too long", "no value here is as large")
                 return Node(NUMBER, int(raw), line, column, raw)
-            if _NUMERIC.issuperset(raw):
+            if len(raw) <= _MAX_NUMBER and _NUMERIC.issuperset(raw):
                 return self._numeric(raw, line, column)
         elif raw == "<<" and self._stack and self._stack[-1].node.kind == MAP and self._stack[-1].key is None:
             right = "merge keys are not accepted: write the keys out"
@@ -236,14 +238,15 @@ class _Composer:
 
     def _alias(self, event: Any) -> None:
         mark = event.start_mark
+        name = shortened(event.anchor)
         node = self._anchors.get(event.anchor)
         if node is None:
-            right = f"write &{event.anchor} before a value above, or the value itself"
-            node = self._bad(mark.line + 1, mark.column + 1, f"nothing is named &{event.anchor}", right)
+            right = f"write &{name} before a value above, or the value itself"
+            node = self._bad(mark.line + 1, mark.column + 1, f"nothing is named &{name}", right)
         elif id(node) in self._unfinished:
-            self._fail(mark, f"*{event.anchor} stands inside &{event.anchor} itself", "write the value out")
+            self._fail(mark, f"*{name} stands inside &{name} itself", "write the value out")
         if len(self._stack) + node.height > MAX_DEPTH:
-            self._fail(mark, f"*{event.anchor} nests more than {MAX_DEPTH} deep", "write it flatter")
+            self._fail(mark, f"*{name} nests more than {MAX_DEPTH} deep", "write it flatter")
         self._count(mark, node.weight)
         self._add(node)
 
@@ -339,22 +342,25 @@ class _Composer:
 
 def _odd_number(raw: str) -> tuple[str, str]:
     """What is wrong with a number in a form that readers and parsers understand differently, and what to write."""
-    text = f'or "{raw}" in quotes for the text'
+    shown = shortened(raw)
+    text = f'or "{shown}" in quotes for the text'
     plain = raw.replace("_", "").lstrip("+")
     digits = plain.lstrip("-")
     if ":" in raw:
-        return f"{raw} is a number to base 60 in YAML 1.1", f"write seconds, 1m30s, {text}"
+        return f"{shown} is a number to base 60 in YAML 1.1", f"write seconds, 1m30s, {text}"
     if digits[:2] in ("0x", "0b", "0o"):
         if len(digits) > 2 and len(digits) <= _MAX_DIGITS:
-            return f"{raw} is not decimal", f"write {int(plain, 0)}, {text}"
-        return f"{raw} is not decimal", f"write a decimal number, {text}"
+            return f"{shown} is not decimal", f"write {int(plain, 0)}, {text}"
+        return f"{shown} is not decimal", f"write a decimal number, {text}"
+    if digits.isdigit() and len(digits) > _MAX_DIGITS:
+        return f"the number {shown} is too long", f"write a shorter one, {text}"
     if digits.isdigit() and digits[0] == "0" and len(digits) > 1:
         stripped = digits.lstrip("0") or "0"
-        if len(digits) <= _MAX_DIGITS and not set("89") & set(digits):
+        if not set("89") & set(digits):
             octal = f"{int(digits, 8)} if octal was meant, {stripped} if decimal"
         else:
             octal = stripped
-        return f"{raw} is octal in YAML 1.1 and decimal in YAML 1.2", f"write {octal}, {text}"
+        return f"{shown} is octal in YAML 1.1 and decimal in YAML 1.2", f"write {octal}, {text}"
     if digits.isdigit():
-        return f"{raw} is not a plain number", f"write {plain}, {text}"
-    return f"{raw} is not a plain number", f"write digits, or digits.digits, {text}"
+        return f"{shown} is not a plain number", f"write {plain}, {text}"
+    return f"{shown} is not a plain number", f"write digits, or digits.digits, {text}"

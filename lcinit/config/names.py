@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lcinit.config.compound import Field, Fields
-from lcinit.config.diagnostics import Unfit, closest, quoted
+from lcinit.config.diagnostics import Unfit, closest, quoted, shortened
 from lcinit.config.mounts import parse_path
 from lcinit.config.shapes import Choice, Exactly, Forms, Number, Text, Then
 from lcinit.config.values import Limit
@@ -141,7 +141,7 @@ def _amount(text: str) -> int | None:
     if text in ("infinity", "unlimited"):
         return None
     if len(text) > 18:
-        raise Unfit(f"{text} is too large", "write infinity")
+        raise Unfit(f"{shortened(text)} is too large", "write infinity")
     return int(text)
 
 

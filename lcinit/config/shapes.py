@@ -8,7 +8,7 @@ Schema (draft 2020-12). Text patterns are written in what Python and ECMA 262 ha
 
 from __future__ import annotations
 
-from lcinit.config.diagnostics import Problems, Unfit, closest, quoted
+from lcinit.config.diagnostics import Problems, Unfit, closest, quoted, shortened
 from lcinit.config.document import BAD, DECIMAL, FLAG, LIST, MAP, NULL, NUMBER, ROOT_PATH, TEXT, Node
 
 TYPE_CHECKING = False
@@ -96,7 +96,7 @@ class Shape:
         if self.free_text and node.kind in (NUMBER, DECIMAL, FLAG):
             right = f"{right} ({quoted(node.raw)}, with the quotes, is text)"
         elif NUMBER in self.kinds and node.kind == TEXT and node.value.isascii() and node.value.isdigit():
-            right = f"write {node.value} without quotes"
+            right = f"write {shortened(node.value)} without quotes"
         return reading.problem(node, path, describe(node), right)
 
 

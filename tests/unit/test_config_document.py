@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lcinit.config import document
 from lcinit.config.diagnostics import InvalidFile, Problems
 from lcinit.config.document import BAD, MAX_BYTES, MAX_DEPTH, MAX_NODES, Node, compose
 from lcinit.config.load import parse
@@ -110,6 +112,26 @@ def test_numbers_that_parsers_read_differently_are_refused_with_the_form_to_writ
     assert found.startswith(f"3:3: a[1]: {text} is ")
     assert right in found
     assert f'"{text}" in quotes' in found
+
+
+@pytest.mark.row(23)
+@pytest.mark.parametrize("most", [document._MAX_NUMBER, MAX_BYTES])
+@pytest.mark.parametrize("middle", ["1", "_", "7.", "0x", "1_"])
+def test_what_looks_like_a_number_of_any_length_is_read_at_once(most, middle, monkeypatch):
+    monkeypatch.setattr(document, "_MAX_NUMBER", most)
+    began = time.process_time()
+    for begin, end in itertools.product(("", "-", "0x", "1.", ".", "1e", "1:30"), ("-", "x", "e", "")):
+        problems = Problems("f")
+        compose(f"a: {begin}{middle * (40_000 // len(middle))}{end}\n".encode(), problems)
+        assert len(str(problems.error())) < 500
+    assert time.process_time() - began < 2
+
+
+@pytest.mark.row(23)
+@pytest.mark.parametrize("text", ["0" + "7" * 900, "1_" * 400, "0x" + "f" * 900, "*" + "a" * 9000])
+def test_what_is_refused_is_not_shown_in_all_its_length(text):
+    assert len(problem(f"a: {text}\n")) < 400
+    assert len(problem(f"&{'a' * 9000} a: &{'b' * 9000} [*{'b' * 9000}]")) < 400
 
 
 @pytest.mark.parametrize(
