@@ -4,7 +4,7 @@ The parser is libyaml's, through PyYAML, read event by event: nothing recurses, 
 touches the C stack, and the caps on depth and size hold before anything is built. Plain scalars are resolved as in
 YAML 1.1, less everything that people read otherwise: `010`, `0x10`, `1_000`, `1:30`, `1e3` are refused with the form
 to write, as are tags, merge keys, duplicate keys and a second document. Aliases are accepted as long as the document
-stays below the cap with all of them expanded.
+stays below the cap with all of them expanded, where a long text counts as many values.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ MAX_DEPTH: Final = 32
 """Nested collections, aliases expanded."""
 MAX_NODES: Final = 20_000
 """Scalars and collections, keys too, aliases expanded."""
+_TEXT_OF_A_VALUE: Final = 16
+"""So many characters count as one more value where an alias repeats them."""
 
 ROOT_PATH: Final = "(document)"
 """What stands for the key path of the document itself in a message."""
@@ -51,6 +53,7 @@ _MAX_DIGITS: Final = 18
 _MAX_NUMBER: Final = 1000
 """Characters of what can be meant as a number: what is longer is text."""
 
+_FEWER: Final = "use fewer aliases, above all of long texts, or write shorter files"
 _SYNTAX_HINTS: Final = {
     "mapping values are not allowed in this context": "indent keys of one mapping alike, and put text that holds "
     '": " in quotes',
@@ -67,8 +70,8 @@ class Node:
     """One value of a document.
 
     `kind` is one of the constants above; `value` is None, bool, int, float, str, a list of nodes, or a list of pairs
-    of nodes. `raw` is a scalar as written. `line` and `column` count from 1. `weight` counts this node and all below
-    it, `height` the collections on the longest way down.
+    of nodes. `raw` is a scalar as written. `line` and `column` count from 1. `weight` is what an alias of it counts:
+    this node, all below it, and their text; `height` the collections on the longest way down.
     """
 
     __slots__ = ("column", "height", "kind", "line", "raw", "value", "weight")
@@ -91,6 +94,14 @@ class Node:
         return None
 
 
+class Allowance:
+    """The values that may be in all documents together that share it, aliases expanded."""
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self.left = most
+
+
 class _Open:
     """A collection whose end has not been read."""
 
@@ -102,16 +113,25 @@ class _Open:
         self.seen: dict[str, int] = {}
 
 
-def compose(data: bytes, problems: Problems) -> Node:
+def compose(data: bytes, problems: Problems, allowance: Allowance | None = None) -> Node:
     """The document in `data`; an empty one is a null node.
 
     Problems that leave the structure readable are noted in `problems`, and their nodes are BAD; others are raised
-    as InvalidFile, with all that was noted before. LcinitError when PyYAML was built without libyaml.
+    as InvalidFile, with all that was noted before; one that finds too little left of the `allowance` takes nothing of
+    it. LcinitError when PyYAML was built without libyaml.
     """
     if len(data) > MAX_BYTES:
         problems.add(1, 1, ROOT_PATH, f"holds more than {MAX_BYTES} bytes", "write a shorter file")
         raise problems.error()
-    return _Composer(_decode(data, problems), problems).compose()
+    composer = _Composer(_decode(data, problems), problems)
+    root = composer.compose()
+    if allowance is not None:
+        if composer.total > allowance.left:
+            what = f"all files together hold more than {allowance.most} values with their aliases expanded"
+            problems.add(1, 1, ROOT_PATH, what, _FEWER)
+            raise problems.error()
+        allowance.left -= composer.total
+    return root
 
 
 def _decode(data: bytes, problems: Problems) -> str:
@@ -135,7 +155,7 @@ class _Composer:
         self._stack: list[_Open] = []
         self._anchors: dict[str, Node] = {}
         self._unfinished: set[int] = set()
-        self._total = 0
+        self.total = 0
         self._root: Node | None = None
 
     def compose(self) -> Node:
@@ -169,8 +189,8 @@ class _Composer:
     def _scalar(self, event: Any) -> None:
         mark = event.start_mark
         line, column = mark.line + 1, mark.column + 1
-        self._total += 1
-        if self._total > MAX_NODES:
+        self.total += 1
+        if self.total > MAX_NODES:
             self._count(mark, 0)
         if event.tag is not None:
             node = self._bad(
@@ -184,6 +204,7 @@ class _Composer:
             node = Node(TEXT, event.value, line, column, event.value)
         if event.anchor is not None:
             self._anchors[event.anchor] = node
+        node.weight += len(event.value) // _TEXT_OF_A_VALUE
         self._add(node)
 
     def _plain(self, raw: str, line: int, column: int) -> Node:
@@ -302,10 +323,10 @@ class _Composer:
         return path or ROOT_PATH
 
     def _count(self, mark: Any, nodes: int) -> None:
-        self._total += nodes
-        if self._total > MAX_NODES:
+        self.total += nodes
+        if self.total > MAX_NODES:
             what = f"holds more than {MAX_NODES} values with its aliases expanded"
-            self._fail(mark, what, "use fewer aliases, or write a shorter file")
+            self._fail(mark, what, _FEWER)
 
     def _fail(self, mark: Any, what: str, right: str) -> NoReturn:
         self._problems.add(mark.line + 1, mark.column + 1, self._path(), what, right)

@@ -13,7 +13,7 @@ import stat
 
 import lcinit
 from lcinit.config.diagnostics import MAX_PROBLEMS, Problems, quoted
-from lcinit.config.document import NULL, compose
+from lcinit.config.document import NULL, Allowance, compose
 from lcinit.config.service_checks import merge
 from lcinit.config.service_names import is_name
 from lcinit.config.service_schema import SERVICE
@@ -35,6 +35,8 @@ LARGEST: Final = 64 * 1024
 """Bytes of one file."""
 LARGEST_TOGETHER: Final = 4 << 20
 """Bytes of all files of a guest: parsing them takes seconds by then."""
+MOST_VALUES_TOGETHER: Final = 200_000
+"""Values in all files of a guest, their aliases expanded: a short file can stand for thousands."""
 MOST_FILES: Final = 4096
 """Entries of a directory that are looked at."""
 _MOST_PROBLEMS: Final = 20
@@ -64,10 +66,12 @@ def catalogue_directory() -> str:
     return installed if os.path.isdir(installed) else os.path.join(os.path.dirname(package), "services")
 
 
-def parse_service(data: bytes, origin: str, name: str, most_problems: int = MAX_PROBLEMS) -> ServicePart:
+def parse_service(
+    data: bytes, origin: str, name: str, most_problems: int = MAX_PROBLEMS, allowance: Allowance | None = None
+) -> ServicePart:
     """What one file says. Raises InvalidFile with every problem, up to so many."""
     problems = Problems(origin, most_problems)
-    node = compose(data, problems)
+    node = compose(data, problems, allowance)
     part = ServicePart(name=name, origin=origin)
     if node.kind != NULL:
         read = SERVICE.read(node, "", Reading(problems))
@@ -229,6 +233,7 @@ def combine(
     own = {part.name: part for part in inline}
     theirs = dict(guest.contents)
     broken = {each.name: each for each in guest.broken}
+    allowance = Allowance(MOST_VALUES_TOGETHER)
     pending = sorted({*own, *theirs, *guest.enabled}, reverse=True)
     seen: set[str] = set(broken)
     services: list[Service] = []
@@ -239,17 +244,19 @@ def combine(
         seen.add(name)
         most = _MOST_PROBLEMS if len(broken) < _MANY_BROKEN else 1
         try:
-            parts = _parts(name, read_catalogue_file, catalogue_origin, theirs, guest.directory, most)
+            parts = _parts(name, read_catalogue_file, catalogue_origin, theirs, guest.directory, most, allowance)
+            if name in own:
+                parts.append(own[name])
+            if not parts:
+                continue  # nobody knows it: whoever requires it is told
+            service, mistakes = merge(name, parts)
+            text = "\n".join(each.text() for each in mistakes[:most])
         except LcinitError as error:
-            broken[name] = Broken(name=name, text=str(error))
-            continue
-        if name in own:
-            parts.append(own[name])
-        if not parts:
-            continue  # nobody knows it: whoever requires it is told
-        service, mistakes = merge(name, parts)
-        if mistakes:
-            broken[name] = Broken(name=name, text="\n".join(each.text() for each in mistakes[:most]))
+            text = str(error)
+        except (MemoryError, RecursionError):
+            text = f"{guest.directory}/{name}{SUFFIX}: it takes more memory than there is to read it; write less"
+        if text:
+            broken[name] = Broken(name=name, text=text)
             continue
         services.append(service)
         pending += (each for each in (*service.requires, *service.wants) if each not in seen)
@@ -270,6 +277,7 @@ def _parts(
     theirs: dict[str, bytes],
     directory: str,
     most_problems: int,
+    allowance: Allowance,
 ) -> list[ServicePart]:
     """What the catalogue and the guest say of a service. Raises LcinitError."""
     parts = []
@@ -277,5 +285,5 @@ def _parts(
     if shipped is not None:
         parts.append(parse_service(shipped, f"{catalogue_origin}/{name}{SUFFIX}", name))
     if name in theirs:
-        parts.append(parse_service(theirs[name], f"{directory}/{name}{SUFFIX}", name, most_problems))
+        parts.append(parse_service(theirs[name], f"{directory}/{name}{SUFFIX}", name, most_problems, allowance))
     return parts

@@ -30,6 +30,7 @@ _SIZE_EXPECTS: Final = "bytes, or a number with K, M, G or T (of 1024)"
 _TCP_EXPECTS: Final = "a port, ADDRESS:PORT or [ADDRESS]:PORT"
 _HTTP_EXPECTS: Final = "http://ADDRESS[:PORT]/PATH"
 _RUNLEVEL_EXPECTS: Final = "a runlevel: 1 to 5, or S"
+_MOST_RUNLEVELS: Final = 6
 
 
 def parse_name(text: str) -> str:
@@ -208,7 +209,7 @@ class Runlevel(Shape):
         right = f"write {_RUNLEVEL_EXPECTS}"
         if raw in ("0", "6"):
             right = "0 and 6 are the way down, on which nothing starts; leave it out"
-        elif len(raw) > 1 and set(raw.upper()) <= set("12345S"):
+        elif 1 < len(raw) <= _MOST_RUNLEVELS and set(raw.upper()) <= set("12345S"):
             right = f"write [{', '.join(raw.upper())}]"
         elif node.kind == TEXT and raw in ("1", "2", "3", "4", "5"):
             right = f"write {raw} without quotes"

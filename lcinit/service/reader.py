@@ -11,7 +11,7 @@ from lcinit import log
 from lcinit.boot.reading import from_plain
 from lcinit.errors import LcinitError, SystemFailure
 from lcinit.linux import calls, mount, process
-from lcinit.service.reader_protocol import AGAIN, FIRST, FIRST_AND_STAY, NUMBER, PATIENCE, REBOOT
+from lcinit.service.reader_protocol import AGAIN, FIRST, FIRST_AND_STAY, MOST_ANSWER, NUMBER, PATIENCE, REBOOT
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -144,6 +144,7 @@ async def _read_all(fd: int) -> bytes:
 
     loop = asyncio.get_running_loop()
     chunks: list[bytes] = []
+    left = MOST_ANSWER
     ready = asyncio.Event()
     loop.add_reader(fd, ready.set)
     try:
@@ -156,6 +157,11 @@ async def _read_all(fd: int) -> bytes:
                 continue
             if not chunk:
                 return b"".join(chunks)
+            left -= len(chunk)
+            if left < 0:
+                raise SystemFailure(
+                    f"the services that were read are longer than {MOST_ANSWER} bytes", hint="write shorter files"
+                )
             chunks.append(chunk)
     finally:
         loop.remove_reader(fd)

@@ -40,7 +40,8 @@ else:
     import _socket as socket
 
 NOBODY = 65534
-MOST_CPU, _MOST_MEMORY = 20, 512 << 20  # seconds and bytes that a worker may use: a parser that a file has led astray
+MOST_CPU, MOST_MEMORY = 20, 512 << 20  # seconds and bytes that a worker may use: a parser that a file has led astray
+MEMORY_FOR_FILES = 288 << 20  # the rest is for the answer, so that one file too many costs that file alone
 
 
 def first(config: Config, path: str | None, channel: socket.socket, start: Callable[[str | None], list[str]]) -> Never:
@@ -195,7 +196,9 @@ def _read(path: str | None, root_fd: int) -> bytes:
 def _combined(config: Config, catalogue: Any, place: str, guest: GuestFiles) -> bytes:
     service_files.import_all()
     _give_up_privileges()
-    return _data(service_files.combine(config.services or (), catalogue, guest, place))
+    found = service_files.combine(config.services or (), catalogue, guest, place)
+    resource.setrlimit(resource.RLIMIT_AS, (MOST_MEMORY, MOST_MEMORY))
+    return _data(found)
 
 
 def _data(catalogue: Catalogue) -> bytes:
@@ -205,7 +208,7 @@ def _data(catalogue: Catalogue) -> bytes:
 def _give_up_privileges() -> None:
     """What is parsed from here on is the guest's: be nobody, with nothing but memory and a pipe."""
     resource.setrlimit(resource.RLIMIT_CPU, (MOST_CPU, MOST_CPU))
-    resource.setrlimit(resource.RLIMIT_AS, (_MOST_MEMORY, _MOST_MEMORY))
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_FOR_FILES, MOST_MEMORY))
     process.set_no_new_privs()
     try:
         os.setgroups(())

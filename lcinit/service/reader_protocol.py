@@ -8,5 +8,6 @@ import struct
 
 # Read what the configuration said when it was read first, and be gone or stay afterwards; read all anew; reboot(2).
 FIRST, FIRST_AND_STAY, AGAIN, REBOOT = b"f", b"s", b"a", b"r"
+MOST_ANSWER = 32 << 20  # bytes
 NUMBER = struct.Struct("=I")  # after REBOOT the command, as an answer to it an errno
 PATIENCE = 20  # seconds after which a reader is ended (SIGALRM): the guest can hold up who reads its files

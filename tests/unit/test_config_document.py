@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from lcinit.config import document
 from lcinit.config.diagnostics import InvalidFile, Problems
-from lcinit.config.document import BAD, MAX_BYTES, MAX_DEPTH, MAX_NODES, Node, compose
+from lcinit.config.document import BAD, MAX_BYTES, MAX_DEPTH, MAX_NODES, Allowance, Node, compose
 from lcinit.config.load import parse
 from lcinit.config.values import Config
 from lcinit.errors import ConfigError
@@ -185,6 +185,25 @@ def test_expansion_up_to_the_cap_is_accepted_and_one_more_is_not():
     entries = MAX_NODES - 4
     assert len(data(f"a: [&x v{', *x' * entries}]")["a"]) == entries + 1
     assert "holds more than" in problem(f"a: [&x v{', *x' * (entries + 1)}]")
+
+
+@pytest.mark.row(23)
+def test_an_alias_of_a_long_text_counts_as_many_values():
+    assert len(data(f"a: [&x {'v' * 32_000}{', *x' * 9}]")["a"]) == 10
+    assert "holds more than" in problem(f"a: [&x {'v' * 32_000}{', *x' * 10}]")
+    assert "holds more than" in problem(f"a: {{? &x {'v' * 32_000} : [*x{', *x' * 9}]}}")
+    assert "holds more than" in problem(f"a: &x [{'v' * 3_200}]\nb: [*x{', *x' * 99}]")
+
+
+def test_documents_that_share_an_allowance_hold_no_more_together():
+    allowance = Allowance(11)
+    for text in (b"a: &x [1, 2]\nb: *x", b"k"):
+        compose(text, Problems("f"), allowance)
+    before = allowance.left
+    with pytest.raises(InvalidFile, match="all files together hold more than 11 values with their aliases expanded"):
+        compose(b"[a]", Problems("f"), allowance)
+    assert before == allowance.left == 1
+    compose(b"k", Problems("f"), allowance)
 
 
 @pytest.mark.row(23)

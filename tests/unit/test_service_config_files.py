@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import fcntl
 import json
 import marshal
 import os
@@ -42,7 +44,9 @@ from lcinit.config.service_values import (
 )
 from lcinit.config.values import Command, Limit
 from lcinit.errors import LcinitError, SystemFailure
-from lcinit.service.reader_process import MOST_CPU
+from lcinit.service import reader
+from lcinit.service.reader_process import MEMORY_FOR_FILES, MOST_CPU, MOST_MEMORY
+from lcinit.service.reader_protocol import MOST_ANSWER
 from tests.unit.test_service_config_fields import ACCEPTED, REFUSED
 
 DIRECTORY = "/etc/lcinit/services"
@@ -517,6 +521,87 @@ def test_files_that_are_made_to_take_long_do_not():
         assert max(len(each.text) for each in found.broken) < 20_000
 
     assert within_the_readers_limit(read) == 0
+
+
+ALIASES = {
+    "words": f"start_pre: [&x '{'ab ' * 10_000}'{', *x' * 7000}]",
+    "runlevels": f"runlevels: [&x {'S' * 32_000}{', *x' * 7000}]",
+    "paths": f"environment_file: [&x -{'/a' * 2000}{', *x' * 14_000}]",
+    "names": f"environment_file: [&x /{'a' * 4000}{', *x' * 14_000}]",
+}
+
+
+@pytest.mark.row(54)
+@pytest.mark.parametrize("text", ALIASES.values(), ids=ALIASES)
+def test_what_aliases_of_a_long_text_stand_for_has_bounds(text):
+    began = time.process_time()
+    found = together(guest={"a": f"command: x\n{text}", "b": "command: b"})
+    assert time.process_time() - began < 1
+    assert names(found) == ["b"]
+    assert "holds more than 20000 values with its aliases expanded" in found.broken[0].text
+    assert len(found.broken[0].text) < 300
+
+
+@pytest.mark.row(54)
+def test_what_the_aliases_of_short_files_stand_for_together_has_bounds():
+    text = f"command: x\nstart_pre: [&w [{'x,' * 100}]{', *w' * 100}]"
+    found = together(guest={"a": "command: a", **{f"s{number:04}": text for number in range(1000)}, "z": "command: z"})
+    assert {"a", "s0000", "z"} < {*names(found)}
+    assert len(found.services) < 30
+    assert {each.text.partition(": (document): ")[2] for each in found.broken} == {
+        "all files together hold more than 200000 values with their aliases expanded; "
+        "use fewer aliases, above all of long texts, or write shorter files"
+    }
+
+
+@pytest.mark.row(54)
+@pytest.mark.parametrize("error", [MemoryError, RecursionError])
+def test_a_file_that_takes_too_much_memory_is_the_trouble_of_its_service_alone(error, monkeypatch):
+    def parse(data, *others):
+        if data == b"large":
+            raise error
+        return parse_service(data, *others)
+
+    monkeypatch.setattr(service_files, "parse_service", parse)
+    found = together(guest={"a": "command: a", "b": "large", "c": "command: c"})
+    assert names(found) == ["a", "c"]
+    text = f"{DIRECTORY}/b.yml: it takes more memory than there is to read it; write less"
+    assert found.broken == (Broken(name="b", text=text),)
+
+
+READ_IN_LITTLE_MEMORY = f"""
+import marshal, resource, sys
+sys.path[:0] = {[os.getcwd(), *sys.path]!r}
+from lcinit.boot.reading import to_plain
+from lcinit.config.service_files import combine, import_all
+from lcinit.config.service_values import GuestFiles
+import_all()
+words = "ab " * 10_500
+texts = [f"command: {{words}}\\nstart_pre: [&x {{words}}{{', *x' * 8}}]"] * 12 + ["command: " + words * 2] * 51
+contents = tuple((f"s{{at:02}}", text.encode()) for at, text in enumerate(texts))
+resource.setrlimit(resource.RLIMIT_AS, ({MEMORY_FOR_FILES}, {MOST_MEMORY}))
+found = combine((), {{}}.get, GuestFiles(directory="/", contents=contents), "c")
+resource.setrlimit(resource.RLIMIT_AS, ({MOST_MEMORY}, {MOST_MEMORY}))
+print(len(found.services), len(marshal.dumps(to_plain(found))) < {MOST_ANSWER})
+"""
+
+
+@pytest.mark.row(54)
+def test_what_files_together_take_leaves_memory_for_the_answer():
+    argv = [sys.executable, "-I", "-S", "-c", READ_IN_LITTLE_MEMORY]
+    assert subprocess.run(argv, capture_output=True, text=True, check=True).stdout == "63 True\n"
+
+
+@pytest.mark.row(54)
+def test_an_answer_without_end_is_not_kept(monkeypatch):
+    monkeypatch.setattr(reader, "MOST_ANSWER", 100_000)
+    read_end, write_end = os.pipe2(os.O_NONBLOCK)
+    fcntl.fcntl(write_end, fcntl.F_SETPIPE_SZ, 1 << 20)
+    os.write(write_end, bytes(100_001))
+    asking, other = socket.socketpair()
+    with asking, other, pytest.raises(SystemFailure, match="longer than 100000 bytes; write shorter files"):
+        asyncio.run(reader.Reader(asking, stays=True).answer(read_end))
+    os.close(write_end)
 
 
 def within_the_readers_limit(function: Callable[[], None]) -> int:
