@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from lcinit.config.diagnostics import Unfit, quoted
+from lcinit.config.diagnostics import Unfit, below, closest, quoted
 from lcinit.config.document import LIST, MAP, Node
 from lcinit.config.shapes import INVALID, Reading, Shape
 
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
     from lcinit.config.shapes import Json
     from lcinit.record import Record
+
+_LONGEST_WORD = 100  # no word of anybody is as long, in any spelling
 
 
 class ListOf(Shape):
@@ -66,7 +68,7 @@ class MapOf(Shape):
             return self.mismatch(node, path, reading)
         pairs: list[Any] = []
         for name_node, value_node in node.value:
-            at = f"{path}.{name_node.value}"
+            at = below(path, name_node.value)
             name = self.name.read(name_node, at, reading)
             value = self.value.read(value_node, at, reading)
             if name is INVALID or value is INVALID:
@@ -133,7 +135,7 @@ class Fields(Shape):
         right = True
         for name_node, value_node in node.value:
             name = name_node.value
-            at = f"{path}.{name}" if path else name
+            at = below(path, name)
             field = self.fields.get(name)
             if field is None:
                 self._unknown(name_node, at, reading)
@@ -163,14 +165,16 @@ class Fields(Shape):
         if name in self.refused:
             reading.problem(node, path, f"{name} is not possible here", self.refused[name])
             return
-        near = self._meant(name) or reading.near(name, self.fields)
+        near = "" if reading.problems.full else self._meant(name) or closest(name, self.fields)
         right = f"did you mean {near}?" if near else f"the keys here are {', '.join(self.fields)}"
         reading.problem(node, path, f"the key {quoted(name)} is unknown", right)
 
     def _meant(self, name: str) -> str:
         from lcinit.config.other_words import meant  # needed for a mistake only
 
-        return meant(name, self.fields, {} if self.others is None else self.others())
+        return (
+            "" if len(name) > _LONGEST_WORD else meant(name, self.fields, {} if self.others is None else self.others())
+        )
 
     def json(self) -> Json:
         properties: Json = {}

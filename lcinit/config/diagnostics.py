@@ -15,6 +15,8 @@ MAX_PROBLEMS: Final = 100
 
 _SHOWN: Final = 60
 _SHOWN_PATH: Final = 160
+_MORE: Final = "and more problems"
+_PERHAPS_MORE: Final = "and perhaps more problems"
 
 
 class Problem(Record):
@@ -34,10 +36,10 @@ class Problem(Record):
 class InvalidFile(ConfigError):
     """All problems of one file, sorted by place. The message holds one line for each."""
 
-    def __init__(self, name: str, problems: tuple[Problem, ...], dropped: int = 0) -> None:
+    def __init__(self, name: str, problems: tuple[Problem, ...], more: str = "") -> None:
         lines = [problem.text(name) for problem in problems]
-        if dropped:
-            lines.append(f"{name}: and {dropped} more problem{'s' if dropped > 1 else ''}")
+        if more:
+            lines.append(f"{name}: {more}")
         super().__init__("\n".join(lines))
         self.name = name
         self.problems = problems
@@ -59,7 +61,7 @@ class Problems:
         self.name = name
         self._most = most
         self._found: dict[tuple[int, int, str, str], Problem] = {}
-        self._dropped = 0
+        self._more = ""
 
     def __bool__(self) -> bool:
         return bool(self._found)
@@ -69,26 +71,38 @@ class Problems:
         """Whether no more are kept: what would be right need not be looked for any more."""
         return len(self._found) >= self._most
 
+    def skip(self) -> None:
+        """Something is not looked at because they are full."""
+        self._more = self._more or _PERHAPS_MORE
+
     def add(self, line: int, column: int, path: str, what: str, right: str) -> None:
         """Note a problem; the same one at the same place is noted once."""
-        path = path if path.isprintable() and len(path) <= _SHOWN_PATH else _escaped(path, _SHOWN_PATH)
+        if self._more == _MORE:
+            return
+        path = path if len(path) <= _SHOWN_PATH and path.isprintable() else _escaped(path, _SHOWN_PATH)
         key = (line, column, path, what)
         if key in self._found:
             return
         if self.full:
-            self._dropped += 1
+            self._more = _MORE
             return
         self._found[key] = Problem(line=line, column=column, path=path, what=what, right=right)
 
     def error(self) -> InvalidFile:
         """The error that holds everything noted so far."""
         ordered = sorted(self._found.values(), key=lambda p: (p.line, p.column, p.path, p.what))
-        return InvalidFile(self.name, tuple(ordered), self._dropped)
+        return InvalidFile(self.name, tuple(ordered), self._more)
 
     def raise_if_any(self) -> None:
         """Raise InvalidFile when something was noted."""
         if self._found:
             raise self.error()
+
+
+def below(path: str, key: str) -> str:
+    """The path of a key in the mapping at `path`; of a long one no more than is shown, each entry below it has it."""
+    key = key[: _SHOWN_PATH + 1]
+    return f"{path}.{key}" if path else key
 
 
 def quoted(text: str) -> str:

@@ -9,7 +9,7 @@ stays below the cap with all of them expanded, where a long text counts as many 
 
 from __future__ import annotations
 
-from lcinit.config.diagnostics import Problems, quoted, shortened
+from lcinit.config.diagnostics import Problems, below, quoted, shortened
 from lcinit.config.yaml_parser import yaml_parser
 
 TYPE_CHECKING = False
@@ -317,10 +317,8 @@ class _Composer:
             if entry.node.kind == LIST:
                 path += f"[{len(entry.node.value)}]"
             elif entry.key is not None:
-                path = f"{path}.{entry.key.value}" if path else str(entry.key.value)
-        if key:
-            path = f"{path}.{key}" if path else key
-        return path or ROOT_PATH
+                path = below(path, str(entry.key.value))
+        return (below(path, key) if key else path) or ROOT_PATH
 
     def _count(self, mark: Any, nodes: int) -> None:
         self.total += nodes

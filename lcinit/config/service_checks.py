@@ -178,7 +178,8 @@ def _relations(name: str, its: _Merging) -> None:
     for key in ("requires", "wants", "start_after", "start_before"):
         if name in its[key]:
             its.wrong((key,), "names the service itself", "leave it out")
-    for other in its["start_before"]:
-        for key in ("requires", "wants", "start_after"):
-            if other in its[key]:
+    earlier = {key: frozenset(its[key]) for key in ("requires", "wants", "start_after")}
+    for other in dict.fromkeys(its["start_before"]):
+        for key, names in earlier.items():
+            if other in names:
                 its.wrong(("start_before", key), f"{other} stands in {key}, too", "keep one of them")

@@ -251,6 +251,8 @@ def combine(
                 continue  # nobody knows it: whoever requires it is told
             service, mistakes = merge(name, parts)
             text = "\n".join(each.text() for each in mistakes[:most])
+            if len(mistakes) > most:
+                text = f"{text}\n{mistakes[0].origin}: and more problems"
         except LcinitError as error:
             text = str(error)
         except (MemoryError, RecursionError):

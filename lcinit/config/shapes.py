@@ -185,7 +185,8 @@ class Text(Shape):
         if self.convert is None:
             return value
         if reading.problems.full:
-            return INVALID  # what else is wrong would not be told, and a conversion can take its time
+            reading.problems.skip()  # what else is wrong would not be told, and a conversion can take its time
+            return INVALID
         try:
             return self.convert(value)
         except Unfit as unfit:

@@ -55,7 +55,17 @@ def test_one_mistake_repeated_by_aliases_is_capped():
     entries = ", ".join(f"k{number}: 1" for number in range(MAX_PROBLEMS + 7))
     lines = problems(f"environment: {{{entries}}}")
     assert len(lines) == MAX_PROBLEMS + 1
-    assert lines[-1] == " and 7 more problems"
+    assert lines[-1] == " and more problems"
+
+
+def test_what_was_not_looked_at_after_many_problems_is_perhaps_one():
+    entries = ", ".join(f"k{number}: x" for number in range(MAX_PROBLEMS - 1))
+    lines = problems(f"environment: {{{entries}}}\nhostname: 5\nroot: /x")
+    assert "more problems" not in lines[-1]
+    keys = "".join(f"k{number}: 1\n" for number in range(MAX_PROBLEMS))
+    assert len(problems(keys)) == MAX_PROBLEMS
+    assert problems(f"{keys}root: /x\n")[-1] == " and perhaps more problems"
+    assert problems(f"{keys}root: /x\nhostname: 5\n")[-1] == " and more problems"
 
 
 def test_control_characters_of_a_file_never_reach_the_terminal():
