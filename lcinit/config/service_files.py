@@ -45,7 +45,7 @@ _MANY_BROKEN: Final = 50
 _MOST_SHOWN: Final = 10
 _RESOLVE: Final = files.RESOLVE_IN_ROOT | files.RESOLVE_NO_MAGICLINKS
 _NEEDED_LATER: Final = (
-    *("difflib", "ipaddress"),
+    *("difflib", "heapq", "ipaddress", "re"),
     *("lcinit.config.other_words", "lcinit.linux.capabilities", "lcinit.linux.signals"),
 )
 _FILE: Final = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC

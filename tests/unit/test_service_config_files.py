@@ -740,6 +740,19 @@ def new_modules(texts: list[str]) -> list[set[str]]:
     return [set(line.split()) for line in done.stdout.split("\n")[:2]]
 
 
+def test_what_other_modules_may_import_later_is_imported_by_name():
+    """Python's own import less at once with each version: from 3.14 on difflib does without re and heapq."""
+    script = (
+        f"import sys, types\nsys.path[:0] = {[os.getcwd(), *sys.path]!r}\n"
+        "from lcinit.config.service_files import import_all\n"
+        "for name in ('difflib', 'ipaddress'):\n    sys.modules[name] = types.ModuleType(name)\n"
+        "for name in ('re', 'heapq'):\n    sys.modules.pop(name, None)\n"
+        "import_all()\nprint('re' in sys.modules, 'heapq' in sys.modules)"
+    )
+    argv = [sys.executable, "-I", "-S", "-c", script]
+    assert subprocess.run(argv, capture_output=True, text=True, check=True).stdout == "True True\n"
+
+
 def test_reading_services_imports_little_and_nothing_once_it_has_begun():
     texts = [f"{key}: {text}" for key, text, *_ in (*ACCEPTED, *REFUSED)]
     first, later = new_modules(texts)
