@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from lcinit.config.diagnostics import Problems, below, quoted, shortened
 from lcinit.config.yaml_parser import yaml_parser
+from lcinit.errors import EX_OSERR, LcinitError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -164,6 +165,12 @@ class _Composer:
         scalar, mapping, mapping_end = events.ScalarEvent, events.MappingStartEvent, events.MappingEndEvent
         try:
             next_event = yaml.parse(self._text).get_event
+            if type(next_event()) is not events.StreamStartEvent:
+                raise LcinitError(
+                    "PyYAML's parser and its events are not of one version",
+                    hint="install PyYAML anew",
+                    exit_code=EX_OSERR,
+                )
             while (event := next_event()) is not None:
                 kind = type(event)
                 if kind is scalar:

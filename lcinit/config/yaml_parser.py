@@ -4,6 +4,10 @@ Whoever imports `yaml` imports a reader, a resolver and constructors in Python, 
 dates: five sixths of the time it takes. The module in C asks for the classes of their errors when it is loaded, and
 never for more. So it is given these, with PyYAML's own errors and events. A PyYAML that asks for more is imported as it
 is.
+
+This is for a process with one thread: meanwhile there is half a `yaml` that another one could import. And for one that
+has no other use for PyYAML: whoever imports `yaml` afterwards can load and dump with it, but it lacks the names of its
+parts (`yaml.error`, `yaml.nodes`), and what CSafeLoader raises is a YAMLError, yet not yaml.scanner's ScannerError.
 """
 
 from __future__ import annotations
@@ -75,7 +79,7 @@ def _alone() -> Parser | None:
             del sys.modules[name]
         return None
     finally:
-        del sys.modules["yaml"]  # the next one to import it gets all of it, with these parts
+        sys.modules.pop("yaml", None)  # the next one to import it gets its functions, with these parts
 
 
 def _with_all() -> Parser:

@@ -64,7 +64,7 @@ def test_what_is_wrong_is_told_as_with_all_of_it(data: bytes) -> None:
 
 
 @pytest.mark.parametrize("before", [False, True])
-def test_others_can_use_all_of_it_in_the_same_process(before: bool) -> None:
+def test_others_can_load_with_it_in_the_same_process(before: bool) -> None:
     code = f"""
 if {before}:
     import yaml
@@ -74,9 +74,10 @@ print(yaml.safe_load("a: [1, 2.5, x]"), yaml.load("b: 1", yaml.CSafeLoader), yam
 try:
     yaml.load("[", yaml.CSafeLoader)
 except yaml.YAMLError as error:
-    print(type(error).__name__)
+    kind = type(error)
+print(kind.__name__, hasattr(yaml, "nodes"), kind is yaml.parser.ParserError)
 """
-    assert said(code) == ["{'a': [1, 2.5, 'x']} {'b': 1} True", "ParserError"]
+    assert said(code) == ["{'a': [1, 2.5, 'x']} {'b': 1} True", f"ParserError {before} {before}"]
 
 
 @pytest.mark.parametrize("missing", ["reader", "representer"])
@@ -89,6 +90,33 @@ print(told(b"a: 1"), told(b"a: [1").partition(":")[0], "yaml.resolver" in sys.mo
 """
     )
     assert said(code) == ["nothing f True"]
+
+
+def test_events_of_another_pyyaml_are_an_error_and_no_empty_document() -> None:
+    code = """
+from lcinit.config.diagnostics import Problems
+from lcinit.config.document import compose
+for name, kind in vars(yaml_parser().events).copy().items():
+    if name.endswith("Event"):
+        setattr(yaml_parser().events, name, type(name, (), {}))
+try:
+    print(compose(b"a: 1", Problems("f")).kind)
+except module.LcinitError as error:
+    print(error.exit_code, error)
+"""
+    (line,) = said(code)
+    assert line == "71 PyYAML's parser and its events are not of one version; install PyYAML anew"
+
+
+def test_a_broken_import_takes_nothing_with_it() -> None:
+    code = """
+def vanish(base):
+    sys.modules.pop("yaml")
+    raise ValueError("gone")
+module._reader_error = vanish
+print(yaml_parser().parse is not None, "yaml.resolver" in sys.modules)
+"""
+    assert said(code) == ["True True"]
 
 
 def test_none_at_all_is_an_import_error_and_one_without_libyaml_is_told() -> None:
