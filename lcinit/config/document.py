@@ -54,6 +54,8 @@ _MAX_DIGITS: Final = 18
 _MAX_NUMBER: Final = 1000
 """Characters of what can be meant as a number: what is longer is text."""
 
+_BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
+_LINE_ENDS: Final = ("\r\n", "\r", "\x85", "\u2028", "\u2029")
 _FEWER: Final = "use fewer aliases, above all of long texts, or write shorter files"
 _SYNTAX_HINTS: Final = {
     "mapping values are not allowed in this context": "indent keys of one mapping alike, and put text that holds "
@@ -136,15 +138,21 @@ def compose(data: bytes, problems: Problems, allowance: Allowance | None = None)
 
 
 def _decode(data: bytes, problems: Problems) -> str:
+    data = data.removeprefix(_BYTE_ORDER_MARK)
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
-        line_start = data.rfind(b"\n", 0, error.start) + 1
-        line = data.count(b"\n", 0, error.start) + 1
-        column = len(data[line_start : error.start].decode("utf-8", "replace")) + 1
+        line, column = _place_after(data[: error.start].decode())
         what = f"byte 0x{data[error.start]:02x} is not UTF-8"
         problems.add(line, column, ROOT_PATH, what, "save the file as UTF-8")
         raise problems.error() from None
+
+
+def _place_after(text: str) -> tuple[int, int]:
+    """Line and column of what follows, with the line ends of YAML."""
+    for end in _LINE_ENDS:
+        text = text.replace(end, "\n")
+    return text.count("\n") + 1, len(text) - text.rfind("\n")
 
 
 class _Composer:
@@ -211,6 +219,7 @@ class _Composer:
             node = Node(TEXT, event.value, line, column, event.value)
         if event.anchor is not None:
             self._anchors[event.anchor] = node
+        node.raw = event.value
         node.weight += len(event.value) // _TEXT_OF_A_VALUE
         self._add(node)
 
@@ -243,7 +252,7 @@ class _Composer:
 
     def _bad(self, line: int, column: int, what: str, right: str, *, key: str = "") -> Node:
         self._problems.add(line, column, self._path(key), what, right)
-        return Node(BAD, None, line, column)
+        return Node(BAD, None, line, column, key)
 
     def _open(self, event: Any, kind: str) -> None:
         mark = event.start_mark
@@ -324,7 +333,7 @@ class _Composer:
             if entry.node.kind == LIST:
                 path += f"[{len(entry.node.value)}]"
             elif entry.key is not None:
-                path = below(path, str(entry.key.value))
+                path = below(path, entry.key.raw or "?")
         return (below(path, key) if key else path) or ROOT_PATH
 
     def _count(self, mark: Any, nodes: int) -> None:
@@ -340,14 +349,10 @@ class _Composer:
     def _syntax(self, error: Any) -> NoReturn:
         mark = error.problem_mark or error.context_mark
         line, column = (mark.line + 1, mark.column + 1) if mark is not None else (1, 1)
-        lines = self._text.split("\n")
-        here = lines[line - 1] if line <= len(lines) else ""
-        margin = here[: len(here) - len(here.lstrip())]
         if "nesting depth" in str(error.problem):  # libyaml has a cap of its own since 0.2.6, far above ours
             what, right = f"is nested more than {MAX_DEPTH} deep", "write it flatter"
-        elif "\t" in margin:
+        elif mark is not None and self._text[mark.index : mark.index + 1] == "\t":
             what, right = "a tab indents this line", "indent with spaces"
-            column = margin.index("\t") + 1
         else:
             what = f"{error.context}, {error.problem}" if error.context else str(error.problem)
             right = _SYNTAX_HINTS.get(str(error.problem), "see YAML 1.1, or put text with special characters in quotes")
@@ -357,8 +362,7 @@ class _Composer:
     def _unreadable(self, error: Any) -> NoReturn:
         """A character that YAML does not allow anywhere: libyaml tells an offset in bytes, this a place."""
         offset = int(getattr(error, "position", 0) or 0)
-        before = self._text.encode()[:offset].decode("utf-8", "ignore")
-        line, column = before.count("\n") + 1, len(before) - before.rfind("\n")
+        line, column = _place_after(self._text.encode()[:offset].decode("utf-8", "ignore"))
         character = getattr(error, "character", None)
         what = f"the character U+{character:04X}" if isinstance(character, int) else "a character"
         right = 'write it as an escape in double quotes, as "\\x1b"'

@@ -114,6 +114,25 @@ def test_numbers_that_parsers_read_differently_are_refused_with_the_form_to_writ
     assert f'"{text}" in quotes' in found
 
 
+@pytest.mark.parametrize(
+    ("text", "path"),
+    [
+        ("12: {b: 010}\n", "12.b"),
+        ("a: {yes: {b: [010]}}\n", "a.yes.b[0]"),
+        ("010: {b: 010}\n", "010.b"),
+        ("!x k: {b: 010}\n", "k.b"),
+        ("k: 1\nk: {b: 010}\n", "k.b"),
+        ("~: {b: 010}\n", "~.b"),
+        ("[k]: {b: 010}\n", "?.b"),
+        ("*k : {b: 010}\n", "?.b"),
+    ],
+)
+def test_what_stands_below_a_wrong_key_has_its_name_in_the_path(text, path):
+    problems = Problems("f")
+    compose(text.encode(), problems)
+    assert str(problems.error()).splitlines()[-1].split(": ")[1] == path
+
+
 @pytest.mark.row(23)
 @pytest.mark.parametrize("most", [document._MAX_NUMBER, MAX_BYTES])
 @pytest.mark.parametrize("middle", ["1", "_", "7.", "0x", "1_"])
@@ -151,11 +170,20 @@ def test_what_is_refused_is_not_shown_in_all_its_length(text):
         ("a: 1\n---\nb: 2\n", '2:1: (document): a second document begins; keep one document, without another "---"'),
         ("a:\n\tb: 1\n", "2:1: a: a tab indents this line; indent with spaces"),
         ("a:\n  b: 1\n \tc: 2\n", "3:2: a.b: a tab indents this line; indent with spaces"),
+        ("a: {\n\tb: 1,\n\tc: @x}\n", "3:5: a.c: while scanning for the next token, found character that "),
+        ("a: [\n\t@x]\n", "2:2: a[0]: while scanning for the next token, found character that cannot start "),
+        ("a: [\n\tb\n\tc]\n", "3:1: a[0]: a tab indents this line; indent with spaces"),
+        ("-\tb: c\n", "1:2: [0]: a tab indents this line; indent with spaces"),
+        ("a:\r\n  é: 1\u2028\tb: 2\n", "3:1: a.é: a tab indents this line; indent with spaces"),
         ("a: b: c\n", "1:5: (document): mapping values are not allowed in this context; "),
         ('a: "x\n', "2:1: a: while scanning a quoted scalar, found unexpected end of stream; close the quotation"),
         ("a: \x01\n", "1:4: (document): the character U+0001 is not allowed in YAML; "),
         ("x: é\na: \x1b\n", "2:4: "),
         (b"a: 1\nb: \xc3\xa9\xff\n", "2:5: (document): byte 0xff is not UTF-8; save the file as UTF-8"),
+        ("x: 1\r\n\rz:\x85 b: \x01\n", "4:5: (document): the character U+0001 is not allowed in YAML; "),
+        ("\ufeffa: \x01\n", "1:4: (document): the character U+0001 is not allowed in YAML; "),
+        (b"x: 1\r\n\rz:\xe2\x80\xa9 b\xff\n", "4:3: (document): byte 0xff is not UTF-8; save the file as UTF-8"),
+        (b"\xef\xbb\xbfa\xff\n", "1:2: (document): byte 0xff is not UTF-8; save the file as UTF-8"),
         ("a: 1\n".encode("utf-16"), "1:1: (document): byte 0xff is not UTF-8; save the file as UTF-8"),
         ('a: "\\0"\n', "1:4: a: holds a NUL byte; "),
         ("a: 1234567890123456789\n", '1:4: a: the number "1234567890123456789" is too long; '),
