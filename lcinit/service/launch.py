@@ -10,6 +10,8 @@ from lcinit.linux.process import pidfd_open
 from lcinit.linux.signals import signal_name
 from lcinit.service.exits import UNKNOWN
 
+AGAIN = 0.1  # seconds until a start is looked at that the kernel cannot watch now (epoll's limit for each user)
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Protocol
@@ -148,9 +150,19 @@ class Launcher:
         process = Process(heard)
         process.begun(starting)
         self._under_way[starting] = process
-        fd = starting.fileno()
-        asyncio.get_running_loop().add_reader(fd, self._look, starting, fd)
+        asyncio.get_running_loop().call_soon(self._watch, starting)
         return process
+
+    def _watch(self, starting: Starting) -> None:
+        """Wait for one, unless it is executed by now: of many that were asked for at once most are."""
+        if self._look(starting):
+            return
+        loop, fd = asyncio.get_running_loop(), starting.fileno()
+        try:
+            loop.add_reader(fd, self._look, starting, fd)
+        except OSError as error:
+            log.debug(f"the start of a process is looked at again later: {error.strerror}")
+            loop.call_later(AGAIN, self._watch, starting)
 
     def launch_function(self, name: str, descriptors: tuple[int, ...], heard: Heard | None) -> Process:
         """Ask for a process that runs one of the spawner's functions. Raises OSError."""
@@ -191,13 +203,17 @@ class Launcher:
         if child.status is not None:
             asyncio.get_running_loop().call_soon(process.reaped, child.status)
 
-    def _look(self, starting: Starting, fd: int) -> None:
+    def _look(self, starting: Starting, fd: int = -1) -> bool:
+        """Take what was told of a start: whether that is all. `fd` is the descriptor that is watched for it."""
         process = self._under_way[starting]
         starting.take()
         if starting.pid is not None and process.pid is None:
             self._born(starting)
-        if starting.done:
+        if not starting.done:
+            return False
+        if fd >= 0:
             asyncio.get_running_loop().remove_reader(fd)
-            del self._under_way[starting]
-            process.look()
-            starting.close()
+        del self._under_way[starting]
+        process.look()
+        starting.close()
+        return True
