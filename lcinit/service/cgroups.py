@@ -194,6 +194,10 @@ class Cgroups:
         """Whether those that were killed there have not all ended yet."""
         return name in self._killed and self.populated(name)
 
+    def any_emptying(self) -> bool:
+        """The same of any service."""
+        return any(self.populated(name) for name in self._killed)
+
     def kill(self, name: str) -> bool:
         """SIGKILL to all who live there; false where that cannot be."""
         directory = self._directories.get(name, -1)

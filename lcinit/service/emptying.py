@@ -44,3 +44,18 @@ class Emptying:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+
+async def emptied(cgroups: Cgroups, seconds: float) -> None:
+    """Wait until all who were killed have ended, so long at most: before, their cgroups cannot be removed."""
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[None] = loop.create_future()
+
+    def look(looks: int) -> None:
+        if looks and cgroups.any_emptying():
+            loop.call_later(INTERVAL, look, looks - 1)
+        else:
+            done.set_result(None)
+
+    look(int(seconds / INTERVAL))
+    await done

@@ -14,6 +14,7 @@ from lcinit.errors import LcinitError, SystemFailure
 from lcinit.service.aggregate import Aggregate
 from lcinit.service.cgroups import Cgroups
 from lcinit.service.command import COMMAND, on_console
+from lcinit.service.emptying import emptied
 from lcinit.service.launch import Launcher
 from lcinit.service.logger import Logger
 from lcinit.service.notify import NotifySocket
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
     from lcinit.supervisor.spawner import Spawner
 
 LOG_LATER = 0.05  # seconds after the first services were begun: until then what they say stays in their pipes
-LAST_WORDS = 0.5  # seconds that the end waits for what services had to say
+LAST_WORDS = 0.5  # seconds that the end waits for what services had to say, and for those that were killed
 
 
 class Running:
@@ -99,6 +100,7 @@ class Running:
             return await supervisor.run()
         finally:
             await self._close()
+            await emptied(cgroups, LAST_WORDS)
             cgroups.close()
 
     def _start_logger(self, channel: int) -> int:
