@@ -5,7 +5,7 @@ from __future__ import annotations
 import _warnings
 import sys
 
-from lcinit import archive, log
+from lcinit import log
 from lcinit.boot import held
 
 TYPE_CHECKING = False
@@ -28,7 +28,6 @@ def close() -> None:
     """Refuse imports from now on, but for what is held, and show exceptions without reading source files. May be called
     again.
     """
-    archive.forget()
     sys.meta_path[:] = [held.Finder, RefuseImports]
     sys.path_hooks.clear()
     sys.path.clear()

@@ -7,20 +7,17 @@ do: of such a module the code is held as bytes, for a fraction of the time and o
 from __future__ import annotations
 
 import marshal
-import os
 import sys
 from _frozen_importlib import ModuleSpec  # importlib's, which imports warnings
-from _frozen_importlib_external import MAGIC_NUMBER, PathFinder
+from _frozen_importlib_external import PathFinder
 
-from lcinit import archive
-from lcinit.archive import PYC_HEADER, Loader
 from lcinit.errors import SystemFailure
+from lcinit.imports import HEADER, Loader, compiled
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from importlib.machinery import SourceFileLoader
-
-_UNCHECKED = MAGIC_NUMBER + (1).to_bytes(4, "little")  # it stands for its source, whatever that is by now
 
 _held: dict[str, tuple[str, bytes]] = {}
 
@@ -38,7 +35,7 @@ class Finder:
         return spec
 
 
-_loader = Loader(lambda name: _held.pop(name)[1])
+_loader = Loader(lambda spec: _held.pop(spec.name)[1])
 
 
 def hold(*names: str) -> None:
@@ -51,7 +48,7 @@ def hold(*names: str) -> None:
             if package:
                 __import__(package)
             try:
-                _held[name] = archive.code(name) or _read(name, package)
+                _held[name] = _read(name, sys.modules[package].__path__ if package else sys.path)
             except OSError as error:
                 raise SystemFailure.from_os_error(f"read the module {name}", error) from error
     if Finder not in sys.meta_path:
@@ -63,27 +60,13 @@ def names() -> frozenset[str]:
     return frozenset(_held)
 
 
-def _read(name: str, package: str) -> tuple[str, bytes]:
-    spec = PathFinder.find_spec(name, sys.modules[package].__path__ if package else None)
+def _read(name: str, where: Sequence[str]) -> tuple[str, bytes]:
+    """The path of a module, and its code: from its .pyc file, or compiled where that does not stand for the source."""
+    spec = compiled(name, where)
+    if spec is not None:
+        return spec.origin or "", spec.loader_state[HEADER:]
+    spec = PathFinder.find_spec(name, where)
     if spec is None:
         raise ImportError(f"there is no module {name}")
-    return spec.origin or "", _code(spec)
-
-
-def _code(spec: ModuleSpec) -> bytes:
-    """As it is in its .pyc file (PEP 552), or compiled where that is not there or not of this source."""
     loader: SourceFileLoader = spec.loader  # type: ignore[assignment]
-    if spec.cached is not None and spec.origin is not None:
-        try:
-            data = loader.get_data(spec.cached)
-            if data[: len(_UNCHECKED)] == _UNCHECKED or data[:PYC_HEADER] == _by_time(os.stat(spec.origin)):
-                return data[PYC_HEADER:]
-        except OSError:
-            pass
-    return marshal.dumps(loader.get_code(spec.name))
-
-
-def _by_time(source: os.stat_result) -> bytes:
-    """What a .pyc file begins with whose code is known for this source's by its time and size."""
-    numbers = (0, int(source.st_mtime), source.st_size)
-    return MAGIC_NUMBER + b"".join((number & 0xFFFFFFFF).to_bytes(4, "little") for number in numbers)
+    return spec.origin or "", marshal.dumps(loader.get_code(name))

@@ -12,17 +12,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 TOOLS = frozenset({"overlay", "mount-idmapped", "tolerant", "initctl"})
-_ARCHIVE = "from lcinit import archive; archive.use(); "
 _START = (
-    f"import sys; sys.path[:] = sys.argv.pop(1).split(':'); {_ARCHIVE}"
+    "import sys; sys.path[:] = sys.argv.pop(1).split(':'); "
     "from lcinit.cli.main import main; sys.exit(main(sys.argv[1:]))"
 )
 _READER = (
-    f"import sys; sys.path[:] = sys.argv.pop(1).split(':'); {_ARCHIVE}"
+    "import sys; sys.path[:] = sys.argv.pop(1).split(':'); "
     "from lcinit.service.reader_process import main; main(sys.argv[1:])"
 )
 _KEEPER = (
-    f"import sys; sys.path.insert(0, sys.argv.pop(1)); {_ARCHIVE}"
+    "import sys; sys.path.insert(0, sys.argv.pop(1)); "
     "from lcinit.control.keeper import main; sys.exit(main(sys.argv[1:]))"
 )
 

@@ -6,7 +6,7 @@ import gc
 import os
 import sys
 
-from lcinit import __version__, log
+from lcinit import __version__, imports, log
 from lcinit.cli.privileges import refuse_setuid
 from lcinit.errors import SystemFailure, UsageError
 
@@ -101,6 +101,7 @@ def run(args: list[str], program: str) -> int:
             f"this is process {os.getpid()}, not PID 1 of a container",
             hint="start it as the container's init, or give --no-pid1; `init RUNLEVEL` talks to a running init",
         )
+    imports.use()
     gc.disable()  # until all is imported: there is no garbage, and a look for it takes milliseconds
     take_streams()
     # from here on no signal is lost: all wait, blocked, until there is something that reads them

@@ -191,12 +191,16 @@ class Cgroups:
         return name in self._killed
 
     def emptying(self, name: str) -> bool:
-        """Whether those that were killed there have not all ended yet."""
-        return name in self._killed and self.populated(name)
+        """Whether those that were killed there have not all ended yet. What cannot be read is not waited for."""
+        try:
+            return name in self._killed and self.populated(name)
+        except OSError as error:
+            log.debug(f"nobody knows whether the cgroup of {name} is empty: {error.strerror}")
+            return False
 
-    def any_emptying(self) -> bool:
-        """The same of any service."""
-        return any(self.populated(name) for name in self._killed)
+    def killed(self) -> frozenset[str]:
+        """The services whose cgroup was killed, and is theirs still."""
+        return frozenset(self._killed)
 
     def kill(self, name: str) -> bool:
         """SIGKILL to all who live there; false where that cannot be."""

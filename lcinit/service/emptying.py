@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-INTERVAL, MOST_LOOKS = 0.002, 1000  # seconds between looks at a cgroup that was killed, and how many
+INTERVAL, PATIENCE = 0.002, 2.0  # seconds between looks at a cgroup that was killed, and until they are given up
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,12 +30,18 @@ class Emptying:
     def then(self, do: Callable[[], None]) -> None:
         """Do it, and nothing else any more, when they are gone or do not go: at once where there are none."""
         self.forget()
-        self._look(do, MOST_LOOKS)
+        if self._cgroups.emptying(self._name):
+            self._look_later(do, asyncio.get_running_loop().time() + PATIENCE)
+        else:
+            do()
 
-    def _look(self, do: Callable[[], None], looks: int) -> None:
+    def _look_later(self, do: Callable[[], None], until: float) -> None:
+        self._timer = asyncio.get_running_loop().call_later(INTERVAL, self._look, do, until)
+
+    def _look(self, do: Callable[[], None], until: float) -> None:
         self._timer = None
-        if looks and self._cgroups.emptying(self._name):
-            self._timer = asyncio.get_running_loop().call_later(INTERVAL, self._look, do, looks - 1)
+        if self._cgroups.emptying(self._name) and asyncio.get_running_loop().time() < until:
+            self._look_later(do, until)
         else:
             do()
 
@@ -50,12 +56,16 @@ async def emptied(cgroups: Cgroups, seconds: float) -> None:
     """Wait until all who were killed have ended, so long at most: before, their cgroups cannot be removed."""
     loop = asyncio.get_running_loop()
     done: asyncio.Future[None] = loop.create_future()
+    until = loop.time() + seconds
+    left = list(cgroups.killed())
 
-    def look(looks: int) -> None:
-        if looks and cgroups.any_emptying():
-            loop.call_later(INTERVAL, look, looks - 1)
+    def look() -> None:
+        while left and not cgroups.emptying(left[-1]):
+            left.pop()
+        if left and loop.time() < until:
+            loop.call_later(INTERVAL, look)
         else:
             done.set_result(None)
 
-    look(int(seconds / INTERVAL))
+    look()
     await done

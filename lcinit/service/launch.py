@@ -10,7 +10,7 @@ from lcinit.linux.process import pidfd_open
 from lcinit.linux.signals import signal_name
 from lcinit.service.exits import UNKNOWN
 
-AGAIN = 0.1  # seconds until a start is looked at that the kernel cannot watch now (epoll's limit for each user)
+AGAIN = 0.1  # seconds until what the kernel cannot watch now is tried again (epoll's limit for each user)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -174,14 +174,21 @@ class Launcher:
         process.executed = True
         process.pid = pid
         self._register(pid, process)
-        loop = asyncio.get_running_loop()
         try:
             pidfd = pidfd_open(pid)
         except OSError:
-            loop.call_soon(self._has_ended, process, -1)  # it has ended by now
+            asyncio.get_running_loop().call_soon(self._has_ended, process, -1)  # it has ended by now
         else:
-            loop.add_reader(pidfd, self._has_ended, process, pidfd)
+            self._watch_adopted(process, pidfd)
         return process
+
+    def _watch_adopted(self, process: Process, pidfd: int) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            loop.add_reader(pidfd, self._has_ended, process, pidfd)
+        except OSError as error:
+            log.debug(f"the end of process {process.pid} is not watched yet: {error.strerror}")
+            loop.call_later(AGAIN, self._watch_adopted, process, pidfd)
 
     def _has_ended(self, process: Process, pidfd: int) -> None:
         """An adopted process has: where it was not PID 1's child, its own parent alone is told how."""
@@ -214,6 +221,8 @@ class Launcher:
         if fd >= 0:
             asyncio.get_running_loop().remove_reader(fd)
         del self._under_way[starting]
-        process.look()
-        starting.close()
+        try:
+            process.look()
+        finally:
+            starting.close()
         return True

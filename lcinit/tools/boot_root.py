@@ -19,7 +19,6 @@ import sys
 
 import lcinit
 from lcinit.errors import CommandFailed, UsageError
-from lcinit.tools.code_archive import write as write_archive
 from lcinit.tools.links import link_names
 
 SUITE = "bookworm"
@@ -48,9 +47,6 @@ LAUNCHER_TEXT = f"""\
 import sys
 
 sys.path.append("{SITE}")
-from lcinit import archive
-
-archive.use()
 from lcinit.cli.main import main
 
 sys.exit(main(sys.argv))
@@ -143,7 +139,6 @@ def install_lcinit(directory: str) -> None:
     if not os.path.isdir(os.path.join(target, "data", "services")) and os.path.isdir(catalogue):
         shutil.copytree(catalogue, os.path.join(target, "data", "services"))
     compile_python(directory, f"{SITE}/lcinit")
-    write_archive(directory + SITE, f"cpython-{PYTHON.replace('.', '')}")
     _write(directory, LAUNCHER, LAUNCHER_TEXT, mode=0o755)
     for place in ("/usr/sbin", "/usr/bin"):
         os.makedirs(directory + place, exist_ok=True)

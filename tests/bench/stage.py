@@ -68,8 +68,9 @@ class Stage:
     def lcinit(self, name: str, config: str, *, proc: bool = False) -> Peer:
         """lcinit as PID 1 of a container, with this configuration."""
         path = self.write(f"{len(os.listdir(self.directory))}.yml", config)
-        start = f"import sys; sys.path.append({self.site!r}); from lcinit import archive; archive.use(); "
-        start += "from lcinit.cli.main import main; sys.exit(main(sys.argv))"  # as the boot root's launcher
+        start = (
+            f"import sys; sys.path.append({self.site!r}); from lcinit.cli.main import main; sys.exit(main(sys.argv))"
+        )
         command = [PYTHON, "-I", "-S", "-c", start, "init", "--config", path]
         return Peer(name, command, ENVIRONMENT, flags=CONTAINER, proc=proc)
 

@@ -10,7 +10,7 @@ import pytest
 
 PACKAGE = os.path.join(os.path.dirname(__file__), "..", "..", "lcinit")
 LAYERS = ("linux", "config", "plan", "supervisor", "boot", "control", "service", "guest", "tools", "cli")
-FREE = ("archive", "errors", "log", "record", "")  # what every layer but linux may use
+FREE = ("errors", "imports", "log", "record", "")  # what every layer but linux may use
 
 # Modules of a layer that turn values into values and touch nothing.
 PURE = (
