@@ -51,39 +51,40 @@ class Loader:
 
 
 def use() -> None:
-    """Import so from here on. Not under -O, which has .pyc files of its own."""
-    if Finder not in sys.meta_path and not sys.flags.optimize:
+    """Import so from here on."""
+    if Finder not in sys.meta_path:
         sys.meta_path.insert(0, Finder)
 
 
 def compiled(name: str, where: Sequence[str]) -> ModuleSpec | None:
     """The specification of a module with the path `where` of its package, if its .pyc file is as good as its source.
 
-    `loader_state` is that file.
+    `loader_state` is that file. Not under -O, which has .pyc files of its own.
     """
-    if len(where) != 1:
+    if len(where) != 1 or sys.flags.optimize:
         return None
     directory, stem = where[0], name.rpartition(".")[2]
-    cached = f"{directory}/__pycache__/{stem}{_TAIL}"
-    package = False
+    spec = _specification(name, directory, stem)
+    if spec is None:
+        directory = f"{directory}/{stem}"
+        spec = _specification(name, directory, "__init__")
+        if spec is not None:
+            spec.submodule_search_locations = [directory]
+    return spec
+
+
+def _specification(name: str, directory: str, stem: str) -> ModuleSpec | None:
+    origin, cached = f"{directory}/{stem}.py", f"{directory}/__pycache__/{stem}{_TAIL}"
     try:
-        try:
-            data = _read(cached)
-        except FileNotFoundError:
-            package, directory, stem = True, f"{directory}/{stem}", "__init__"
-            cached = f"{directory}/__pycache__/{stem}{_TAIL}"
-            data = _read(cached)
-        origin = f"{directory}/{stem}.py"
+        data = _read(cached)
         stands = data[: len(_UNCHECKED)] == _UNCHECKED or data[:HEADER] == _by_time(os.stat(origin))
-        if not stands or len(data) <= HEADER:
-            return None
     except OSError:
+        return None
+    if not stands or len(data) <= HEADER:
         return None
     spec = ModuleSpec(name, _loader, origin=origin, loader_state=data)  # type: ignore[arg-type]
     spec.has_location = True
     spec.cached = cached
-    if package:
-        spec.submodule_search_locations = [directory]
     return spec
 
 
