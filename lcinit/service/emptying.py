@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 INTERVAL, PATIENCE = 0.002, 2.0  # seconds between looks at a cgroup that was killed, and until they are given up
 
@@ -30,18 +31,12 @@ class Emptying:
     def then(self, do: Callable[[], None]) -> None:
         """Do it, and nothing else any more, when they are gone or do not go: at once where there are none."""
         self.forget()
-        if self._cgroups.emptying(self._name):
-            self._look_later(do, asyncio.get_running_loop().time() + PATIENCE)
-        else:
-            do()
-
-    def _look_later(self, do: Callable[[], None], until: float) -> None:
-        self._timer = asyncio.get_running_loop().call_later(INTERVAL, self._look, do, until)
+        self._look(do, time.monotonic() + PATIENCE)
 
     def _look(self, do: Callable[[], None], until: float) -> None:
         self._timer = None
-        if self._cgroups.emptying(self._name) and asyncio.get_running_loop().time() < until:
-            self._look_later(do, until)
+        if self._cgroups.emptying(self._name) and time.monotonic() < until:
+            self._timer = asyncio.get_running_loop().call_later(INTERVAL, self._look, do, until)
         else:
             do()
 
@@ -56,13 +51,13 @@ async def emptied(cgroups: Cgroups, seconds: float) -> None:
     """Wait until all who were killed have ended, so long at most: before, their cgroups cannot be removed."""
     loop = asyncio.get_running_loop()
     done: asyncio.Future[None] = loop.create_future()
-    until = loop.time() + seconds
+    until = time.monotonic() + seconds
     left = list(cgroups.killed())
 
     def look() -> None:
         while left and not cgroups.emptying(left[-1]):
             left.pop()
-        if left and loop.time() < until:
+        if left and time.monotonic() < until:
             loop.call_later(INTERVAL, look)
         else:
             done.set_result(None)
