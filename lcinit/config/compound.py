@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from lcinit.config.diagnostics import Unfit, below, closest, quoted
+from lcinit.config.diagnostics import Unfit, below, quoted
 from lcinit.config.document import LIST, MAP, Node
 from lcinit.config.shapes import INVALID, Reading, Shape
 
@@ -165,16 +165,16 @@ class Fields(Shape):
         if name in self.refused:
             reading.problem(node, path, f"{name} is not possible here", self.refused[name])
             return
-        near = "" if reading.problems.full else self._meant(name) or closest(name, self.fields)
+        near = self._meant(name, reading) or reading.near(name, self.fields)
         right = f"did you mean {near}?" if near else f"the keys here are {', '.join(self.fields)}"
         reading.problem(node, path, f"the key {quoted(name)} is unknown", right)
 
-    def _meant(self, name: str) -> str:
+    def _meant(self, name: str, reading: Reading) -> str:
         from lcinit.config.other_words import meant  # needed for a mistake only
 
-        return (
-            "" if len(name) > _LONGEST_WORD else meant(name, self.fields, {} if self.others is None else self.others())
-        )
+        if reading.problems.full or len(name) > _LONGEST_WORD:
+            return ""
+        return meant(name, self.fields, {} if self.others is None else self.others())
 
     def json(self) -> Json:
         properties: Json = {}
